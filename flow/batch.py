@@ -1,0 +1,86 @@
+"""A batch as `handle_batch` sees it, with its marks."""
+
+from collections.abc import Hashable, Iterator, Sequence
+from enum import Enum
+from typing import Any, Generic, overload
+
+from typing_extensions import TypeVar
+
+from flow.message import Message
+from flow.outcome import Reject, Retry, Skip, Verdict
+
+B = TypeVar("B", default=Any)
+
+
+class Trigger(Enum):
+    """Why a batch was closed."""
+
+    SIZE = "size"
+    WEIGHT = "weight"
+    TIMEOUT = "timeout"
+    FLUSH = "flush"
+    STARVED = "starved"
+
+
+class Batch(Sequence[Message[B]], Generic[B]):
+    """Messages of one key, delivered together.
+
+    Whatever is not marked when `handle_batch` returns is delivered; what it raises decides all that is not
+    marked yet.
+    """
+
+    __slots__ = ("_messages", "batcher", "key", "marks", "trigger")
+
+    def __init__(self, messages: list[Message[B]], key: Hashable, batcher: str, trigger: Trigger) -> None:
+        """Take over *messages*: the list is not copied."""
+        self._messages = messages
+        self.key = key
+        self.batcher = batcher
+        self.trigger = trigger
+        self.marks: dict[Message[B], Verdict] = {}
+
+    @property
+    def messages(self) -> list[Message[B]]:
+        """The messages in order of arrival."""
+        return self._messages
+
+    @property
+    def bodies(self) -> list[B]:
+        """The bodies in order of arrival."""
+        return [message.body for message in self._messages]
+
+    def retry(self, message: Message[B], reason: str, after: float | None = None) -> None:
+        """Try *message* again later, no sooner than *after* seconds (None: the retry loop's delay)."""
+        self._mark(message, Retry(reason, after))
+
+    def reject(self, message: Message[B], reason: str) -> None:
+        """Park *message* now: it will never be valid."""
+        self._mark(message, Reject(reason))
+
+    def skip(self, message: Message[B], reason: str) -> None:
+        """Acknowledge *message* as skipped: there is nothing to deliver."""
+        self._mark(message, Skip(reason))
+
+    def _mark(self, message: Message[B], verdict: Verdict) -> None:
+        if message in self.marks:
+            raise ValueError(f"{message!r} is marked already ({type(self.marks[message]).__name__})")
+        if not any(message is one for one in self._messages):
+            raise ValueError(f"{message!r} is not in this batch")
+        self.marks[message] = verdict
+
+    @overload
+    def __getitem__(self, index: int) -> Message[B]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Message[B]]: ...
+    def __getitem__(self, index: int | slice) -> Message[B] | Sequence[Message[B]]:
+        return self._messages[index]
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __iter__(self) -> Iterator[Message[B]]:
+        return iter(self._messages)
+
+    def __repr__(self) -> str:
+        """Show the shape only: bodies never appear in logs."""
+        return f"<Batch of {len(self)} for {self.batcher}, {self.trigger.value}>"

@@ -1,0 +1,45 @@
+"""The errors flow raises: one sentence each, with the name, the rule and the value."""
+
+
+class FlowError(Exception):
+    """The root of every error that flow itself raises; verdicts of a pipeline are not among them."""
+
+
+class ConfigError(FlowError):
+    """Something is wrong with the options, the settings or the set-up; known before consuming starts."""
+
+
+class BrokerError(FlowError):
+    """The broker, or the way to it, refused or failed."""
+
+
+class ConnectionLost(BrokerError):
+    """The session with the broker ended without being asked; consuming goes on with a new one."""
+
+
+class TopologyMismatch(BrokerError):
+    """A queue or an exchange exists with other properties than asked for (reply code 406)."""
+
+
+class NotFound(BrokerError):
+    """A queue, an exchange or a virtual host does not exist (reply code 404)."""
+
+
+class AccessDenied(BrokerError):
+    """The account may not do this: wrong login, or no permission (reply codes 403 and 530)."""
+
+
+class CertificateRejected(BrokerError):
+    """The TLS certificate of the broker could not be verified."""
+
+
+class PublishFailed(BrokerError):
+    """The broker did not take responsibility for a published message: returned, refused or not confirmed."""
+
+
+class DecodeError(FlowError):
+    """The bytes or properties of a message cannot be read; the text names the path, never the value."""
+
+
+class LedgerError(FlowError):
+    """The ledger could not be read or written."""

@@ -1,0 +1,219 @@
+"""A message on its way through a pipeline, and where it came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from hashlib import blake2b
+from struct import unpack_from
+from typing import Any, Generic, Protocol
+
+from typing_extensions import TypeVar
+
+from flow.errors import DecodeError
+from flow.outcome import Decision
+
+B = TypeVar("B", default=Any)
+
+ENCODING_FLAG = 0x40  # in the first byte of the property flags, AMQP 0-9-1 section 4.2.6.1
+
+
+class State(IntEnum):
+    """Where a delivery stands: it moves from WAITING to one of the last three, once."""
+
+    WAITING = 0  # received, no callback has seen it
+    RUNNING = 1  # a callback works on it, or its fate is being carried out
+    BATCHED = 2  # handled; waits in a batch that is not being delivered yet
+    HELD = 3  # decided as retrying; kept unacknowledged until its time
+    DECIDED = 4  # its fate is known and could not be told to the broker yet
+    SETTLED = 5  # acknowledged, rejected or returned, once
+    STALE = 6  # its session ended before anything was decided; the broker delivers it again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Properties:
+    """The AMQP properties that flow reads, decoded."""
+
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    message_id: str | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    timestamp: datetime | None = None
+
+
+class Origin(Protocol):
+    """Where a delivery came from and where it is settled: one queue within one broker session."""
+
+    queue: str
+    prefetch: int
+    """How many unsettled deliveries the broker grants."""
+    outstanding: int
+    """How many deliveries are unsettled now."""
+    alive: bool
+    """False once the session has ended: nothing can be settled through it any more."""
+
+    def ack(self, message: "Message[Any]") -> None:
+        """Acknowledge; written together with everything else of this turn of the loop."""
+
+    def reject(self, message: "Message[Any]") -> None:
+        """Reject towards the queue's dead-letter exchange."""
+
+    def release(self, message: "Message[Any]") -> None:
+        """Give back to the queue."""
+
+    def properties(self, header: bytes) -> Properties:
+        """Decode a raw content header.
+
+        Raises:
+            DecodeError: it cannot be decoded.
+        """
+
+
+class Message(Generic[B]):
+    """One delivery: its body, and what the broker says about it.
+
+    `body` is what the queue held, decoded; after `handle_message`, what that returned. Everything that is
+    not needed for every message (headers, exchange, routing key, attempt) is decoded when it is asked for.
+    """
+
+    __slots__ = (
+        "_properties",
+        "_record_id",
+        "body",
+        "decision",
+        "header",
+        "held",
+        "occurred_at",
+        "origin",
+        "prepared",
+        "raw",
+        "received_at",
+        "redelivered",
+        "routing",
+        "state",
+        "tag",
+    )
+
+    def __init__(
+        self,
+        origin: Origin,
+        tag: int,
+        redelivered: bool,
+        routing: bytes,
+        header: bytes,
+        raw: bytes,
+        received_at: float,
+    ) -> None:
+        """Take what the broker sent; made by the broker wing and by `flow.testing` only."""
+        self.origin = origin
+        self.tag = tag
+        self.redelivered = redelivered
+        self.routing = routing  # exchange and routing key as two AMQP short strings
+        self.header = header  # the content header frame, class id first
+        self.raw = raw
+        self.received_at = received_at  # monotonic seconds
+        self.state = State.WAITING
+        self.held = 0  # how often it was held here for another attempt
+        self.decision: Decision | None = None
+        self.occurred_at: datetime | None = None  # the record's own time, set by the codec
+        self.prepared: Any = None
+        self.body: B = None  # type: ignore[assignment]  # set by the codec before any callback sees it
+        self._properties: Properties | None = None
+        self._record_id: str | None = None
+
+    def __repr__(self) -> str:
+        """Show ids only: bodies never appear in logs."""
+        return f"<Message {self.record_id or self.tag} from {self.queue}>"
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue it was consumed from."""
+        return self.origin.queue
+
+    @property
+    def exchange(self) -> str:
+        """The exchange it was last published to; the retry exchange after a retry."""
+        return self.routing[1 : 1 + self.routing[0]].decode("utf-8", "surrogateescape")
+
+    @property
+    def routing_key(self) -> str:
+        """The key it was last published with; the queue's name after a retry."""
+        start = 1 + self.routing[0]
+        return self.routing[start + 1 : start + 1 + self.routing[start]].decode("utf-8", "surrogateescape")
+
+    @property
+    def properties(self) -> Properties:
+        """The AMQP properties, decoded at the first use.
+
+        Raises:
+            DecodeError: they cannot be decoded.
+        """
+        if self._properties is None:
+            self._properties = self.origin.properties(self.header)
+        return self._properties
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """The header table, decoded at the first use; empty when there is none."""
+        return self.properties.headers
+
+    @property
+    def message_id(self) -> str | None:
+        """The AMQP message id, or None."""
+        return self.properties.message_id
+
+    @property
+    def record_id(self) -> str | None:
+        """The id of the record it is about (an action's, a supporter's), for logs and the ledger."""
+        return self._record_id
+
+    @property
+    def size(self) -> int:
+        """The size of the body in bytes as announced; above `len(raw)` when it was too large to be taken."""
+        size: int = unpack_from(">Q", self.header, 4)[0]
+        return size
+
+    @property
+    def encoded(self) -> bool:
+        """Whether a content encoding is set; a look at one bit, nothing is decoded."""
+        return bool(self.header[12] & ENCODING_FLAG) if len(self.header) > 12 else False
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1: rejections of this queue in `x-death`, and holds in this process.
+
+        Unreadable properties count as none.
+        """
+        if b"x-death" not in self.header:
+            return 1 + self.held
+        try:
+            deaths = self.headers.get("x-death")
+        except DecodeError:
+            return 1 + self.held
+        return 1 + self.held + rejections(deaths, self.queue)
+
+    def identity(self) -> tuple[str, int, object]:
+        """Return what tells this message from others when its delivery comes again: queue, attempt, id.
+
+        The id is the AMQP message id, or else the BLAKE2b digest of the body.
+        """
+        try:
+            identifier = self.message_id
+        except DecodeError:
+            identifier = None
+        return self.queue, self.attempt, identifier or blake2b(self.raw, digest_size=16).digest()
+
+
+def rejections(deaths: object, queue: str) -> int:
+    """Return how often *queue* rejected, from an `x-death` header.
+
+    Entries are searched by queue and reason, never taken by place: their order differs between broker
+    versions (rabbitmq.com/docs/dlx).
+    """
+    if not isinstance(deaths, list):
+        return 0
+    for death in deaths:
+        if isinstance(death, dict) and death.get("queue") == queue and death.get("reason") == "rejected":
+            count = death.get("count", 1)
+            return count if isinstance(count, int) and count > 0 else 1
+    return 0
