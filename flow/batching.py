@@ -1,0 +1,256 @@
+"""How messages gather into batches, and whose turn it is; pure: time comes in as a number."""
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from flow.batch import Batch, Trigger
+from flow.errors import ConfigError
+from flow.message import Message, State
+from flow.options import option, seconds, whole
+
+
+@option
+class Batching:
+    """When a batch is closed and how many are delivered at once."""
+
+    size: int = 100
+    """Most messages in a batch."""
+    timeout: float = 1.0
+    """Most seconds from a batch's first message until it is due; it goes on growing until a slot is free."""
+    concurrency: int = 2
+    """Batches delivered at once."""
+    ordered: bool = False
+    """Deliver the batches of one key one after another, in order; other keys run meanwhile."""
+    weight: Callable[[Message[Any]], int] | None = None
+    """What a message weighs, for `max_weight`; bytes for example."""
+    max_weight: int | None = None
+    """Most weight in a batch: a message that would exceed it opens the next one."""
+
+    def __post_init__(self) -> None:
+        whole("Batching.size", self.size)
+        seconds("Batching.timeout", self.timeout)
+        whole("Batching.concurrency", self.concurrency)
+        if not isinstance(self.ordered, bool):
+            raise ConfigError(f"Batching.ordered must be True or False, got {self.ordered!r}")
+        if self.max_weight is not None:
+            whole("Batching.max_weight", self.max_weight)
+        if (self.weight is None) != (self.max_weight is None):
+            raise ConfigError("Batching.weight and Batching.max_weight go together: give both or neither")
+        if self.weight is not None and not callable(self.weight):
+            raise ConfigError(f"Batching.weight must be a function of a message, got {self.weight!r}")
+
+
+class Lane:
+    """What waits under one key: an open batch that still grows, and closed ones in order."""
+
+    __slots__ = ("closed", "due", "key", "messages", "opened", "queued", "running", "weight")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.messages: list[Message[Any]] = []
+        self.weight = 0
+        self.opened = 0  # how many batches were opened: tells an old deadline from the present one
+        self.due: Trigger | None = None  # why the open batch may be taken
+        self.closed: deque[tuple[list[Message[Any]], Trigger]] = deque()
+        self.running = 0
+        self.queued = False  # waits for its turn
+
+
+class Batcher:
+    """Gathers messages by key and hands out batches in turn."""
+
+    def __init__(self, name: str, options: Batching) -> None:
+        self.name = name
+        self.options = options
+        self.waiting = 0
+        """Messages that are in batches not taken yet."""
+        self.running = 0
+        """Batches that were taken and are not done."""
+        self._lanes: dict[Hashable, Lane] = {}
+        self._turns: deque[Lane] = deque()
+        # Insertion order is deadline order, as every batch waits equally long.
+        self._deadlines: deque[tuple[float, Lane, int]] = deque()
+        self._flushing = False
+
+    def add(self, message: Message[Any], key: Hashable, now: float, weight: int = 0) -> None:
+        """Put *message* into the open batch of *key*."""
+        options = self.options
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key)
+        self.waiting += 1
+        limit = options.max_weight
+        if limit is not None and lane.messages and lane.weight + weight > limit:
+            self._close(lane, Trigger.WEIGHT)
+        lane.messages.append(message)
+        if len(lane.messages) >= options.size:
+            self._close(lane, Trigger.SIZE)
+            return
+        if limit is not None:
+            lane.weight += weight
+            if lane.weight >= limit:
+                self._close(lane, Trigger.WEIGHT)
+                return
+        if len(lane.messages) == 1:
+            lane.opened += 1
+            self._deadlines.append((now + options.timeout, lane, lane.opened))
+            if self._flushing:
+                self._ready(lane, Trigger.FLUSH)
+
+    def add_alone(self, message: Message[Any], key: Hashable) -> None:
+        """Make *message* a batch of its own, so that it cannot spoil its neighbours."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key)
+        self.waiting += 1
+        lane.closed.append(([message], Trigger.SIZE))
+        self._queue(lane)
+
+    def take(self, now: float) -> Batch[Any] | None:
+        """Return the next batch whose turn it is, or None; `done` follows for each."""
+        if self.running >= self.options.concurrency:
+            return None
+        self._expire(now)
+        for _ in range(len(self._turns)):
+            lane = self._turns.popleft()
+            if not lane.closed and lane.due is None:
+                lane.queued = False
+                continue
+            if lane.running >= self._share(len(self._turns) + 1):
+                self._turns.append(lane)
+                continue
+            return self._taken(lane)
+        return None
+
+    def done(self, batch: Batch[Any]) -> None:
+        """Free the delivery slot of *batch*."""
+        self.running -= 1
+        lane = self._lanes[batch.key]
+        lane.running -= 1
+        self._forget(lane)
+
+    def put_back(self, batch: Batch[Any]) -> None:
+        """Make *batch* the first of its key again, as if it had not been taken; `done` follows as usual."""
+        lane = self._lanes[batch.key]
+        lane.closed.appendleft((batch.messages, batch.trigger))
+        self.waiting += len(batch)
+        self._queue(lane)
+
+    def flush(self) -> None:
+        """Let every batch go at its next turn, now and from now on."""
+        self._flushing = True
+        for lane in list(self._lanes.values()):
+            if lane.messages:
+                self._ready(lane, Trigger.FLUSH)
+
+    def flush_key(self, key: Hashable) -> None:
+        """Let the open batch of *key* go at its next turn."""
+        lane = self._lanes.get(key)
+        if lane is not None and lane.messages:
+            self._ready(lane, Trigger.FLUSH)
+
+    def starve(self, queue: str, enough: int) -> int:
+        """Let the largest open batches go that hold messages of *queue*, until *enough* of them are released.
+
+        Returns how many are released; the oldest goes first among equals.
+        """
+        sizes = {
+            lane: sum(message.queue == queue for message in lane.messages)
+            for lane in self._lanes.values()
+            if lane.messages and lane.due is None
+        }
+        released = 0
+        for lane in sorted(sizes, key=sizes.__getitem__, reverse=True):
+            if released >= enough or not sizes[lane]:
+                break
+            released += sizes[lane]
+            self._ready(lane, Trigger.STARVED)
+        return released
+
+    def deadline(self) -> float | None:
+        """Return when the next open batch becomes due, or None."""
+        self._prune()
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def oldest(self) -> float | None:
+        """Return the receive time of the oldest waiting message, or None; looks at the first of each key."""
+        firsts = [
+            messages[0].received_at
+            for lane in self._lanes.values()
+            for messages in (lane.messages, *(closed for closed, _ in lane.closed))
+            if messages
+        ]
+        return min(firsts, default=None)
+
+    def discard_stale(self) -> None:
+        """Drop the messages whose session ended: the broker delivers them again."""
+        for lane in list(self._lanes.values()):
+            before = len(lane.messages) + sum(len(messages) for messages, _ in lane.closed)
+            lane.messages[:] = [m for m in lane.messages if m.state is not State.STALE]
+            kept = [([m for m in ms if m.state is not State.STALE], trigger) for ms, trigger in lane.closed]
+            lane.closed = deque((messages, trigger) for messages, trigger in kept if messages)
+            self.waiting -= before - len(lane.messages) - sum(len(messages) for messages, _ in lane.closed)
+            if not lane.messages:
+                lane.due, lane.weight = None, 0
+                lane.opened += 1
+            self._forget(lane)
+
+    def _share(self, keys: int) -> int:
+        """Return how many slots one key may hold while *keys* keys wait: one stays free for the others."""
+        if self.options.ordered:
+            return 1
+        concurrency = self.options.concurrency
+        return max(1, concurrency - 1) if keys > 1 else concurrency
+
+    def _taken(self, lane: Lane) -> Batch[Any]:
+        lane.queued = False
+        if lane.closed:
+            messages, trigger = lane.closed.popleft()
+        else:
+            messages, trigger = lane.messages, lane.due or Trigger.TIMEOUT
+            self._reopen(lane)
+        self.waiting -= len(messages)
+        self.running += 1
+        lane.running += 1
+        if lane.closed or lane.due is not None:
+            self._queue(lane)
+        return Batch(messages, lane.key, self.name, trigger)
+
+    def _close(self, lane: Lane, trigger: Trigger) -> None:
+        lane.closed.append((lane.messages, trigger))
+        self._reopen(lane)
+        self._queue(lane)
+
+    def _reopen(self, lane: Lane) -> None:
+        lane.messages, lane.weight, lane.due = [], 0, None
+        lane.opened += 1
+
+    def _ready(self, lane: Lane, trigger: Trigger) -> None:
+        if lane.due is None:
+            lane.due = trigger
+        self._queue(lane)
+
+    def _queue(self, lane: Lane) -> None:
+        if not lane.queued:
+            lane.queued = True
+            self._turns.append(lane)
+
+    def _expire(self, now: float) -> None:
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= now:
+            _, lane, opened = deadlines.popleft()
+            if lane.opened == opened and lane.messages:
+                self._ready(lane, Trigger.TIMEOUT)
+
+    def _prune(self) -> None:
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1].opened != deadlines[0][2]:
+            deadlines.popleft()
+
+    def _forget(self, lane: Lane) -> None:
+        if not (lane.messages or lane.closed or lane.running):
+            self._lanes.pop(lane.key, None)
+            if lane.queued:
+                lane.queued = False
+                self._turns.remove(lane)
