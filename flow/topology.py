@@ -1,0 +1,234 @@
+"""Names and declarations of the plumbing: exchanges, queues, the retry loop and the park."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, get_args
+
+from flow.errors import ConfigError
+from flow.options import seconds, suggestion
+
+CONFIRM = "confirm"
+DELIVER = "deliver"
+FAIL = "system.fail"
+RETRY = "system.retry"
+"""The retry exchange, and the queue in which rejected messages wait for their next attempt."""
+PARK = "system.park"
+DEAD = "system.dead"
+
+T = TypeVar("T")
+QueueType = Literal["quorum", "classic"]
+QUEUE_TYPES: tuple[QueueType, ...] = get_args(QueueType)
+
+LONGEST_NAME = 255
+"""Bytes; the limit of AMQP for names and routing keys."""
+# RabbitMQ 4 drops a message after 20 deliveries unless told otherwise (rabbitmq.com/docs/quorum-queues).
+UNREACHABLE_DELIVERIES = 1_000_000
+
+ORGANISATION_QUEUES = {
+    "crm": (DELIVER, "{}.*.*"),
+    "confirm": (CONFIRM, "{}.custom.supporter"),
+    "moderate": (CONFIRM, "{}.custom.action"),
+}
+"""What follows the organisation's name in a queue's name; its exchange and binding key."""
+SYSTEM_QUEUES = ("system.email.confirm", "system.email.thankyou", "system.sqs")
+
+MADE_BY_SETUP = re.compile(rf"(?!system)[^.]+\.({'|'.join(ORGANISATION_QUEUES)})")
+OF_THE_SERVER = re.compile(r"(?:wrk|cus)\.(?P<organisation>[^.]+)\..+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A durable exchange as it shall be."""
+
+    name: str
+    kind: Literal["topic", "fanout"] = "topic"
+    arguments: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A durable queue as it shall be."""
+
+    name: str
+    arguments: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A way from an exchange to a queue for messages whose key matches."""
+
+    exchange: str
+    key: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Exchanges, queues and bindings, in the order in which they may be declared."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+
+    def __add__(self, other: "Topology") -> "Topology":
+        """Return both together; what is in both is there once."""
+        return Topology(
+            exchanges=_joined(self.exchanges, other.exchanges),
+            queues=_joined(self.queues, other.queues),
+            bindings=_joined(self.bindings, other.bindings),
+        )
+
+
+def _joined(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:
+    return first + tuple(one for one in second if one not in first)
+
+
+def global_topology(queue_type: QueueType = "quorum", retry_delay: float = 30.0) -> Topology:
+    """Return what all queues share: four topic exchanges, the retry loop and the park.
+
+    *retry_delay* is how many seconds a rejected message waits for its next attempt.
+
+    Raises:
+        ConfigError: the queue type is unknown, or the delay is no number of seconds above 0.
+    """
+    seconds("retry_delay", retry_delay)
+    to_park = {"alternate-exchange": PARK}
+    waiting: dict[str, str | int] = {
+        "x-message-ttl": max(1, round(retry_delay * 1000)),
+        "x-dead-letter-exchange": RETRY,
+    }
+    return Topology(
+        exchanges=(
+            Exchange(name=PARK, kind="fanout"),
+            Exchange(name=CONFIRM),
+            Exchange(name=DELIVER),
+            Exchange(name=FAIL, arguments=to_park),
+            Exchange(name=RETRY, arguments=to_park),
+        ),
+        queues=(
+            Queue(name=DEAD, arguments=_typed(queue_type)),
+            Queue(name=RETRY, arguments=_typed(queue_type) | _dead_lettering(queue_type) | waiting),
+        ),
+        bindings=(
+            Binding(exchange=PARK, key="", queue=DEAD),
+            Binding(exchange=FAIL, key="#", queue=RETRY),
+        ),
+    )
+
+
+def organisation_topology(
+    name: str, queues: Collection[str] = ("crm",), queue_type: QueueType = "quorum"
+) -> Topology:
+    """Return the *queues* of the organisation *name*, bound to their exchange and to the retry loop.
+
+    Raises:
+        ConfigError: the name would bind other people's messages, or there is no such queue.
+    """
+    check_organisation(name)
+    topology = Topology()
+    for suffix in queues:
+        if suffix not in ORGANISATION_QUEUES:
+            known = suggestion(suffix, ORGANISATION_QUEUES)
+            raise ConfigError(f"an organisation has no queue {suffix!r}{known}")
+        exchange, key = ORGANISATION_QUEUES[suffix]
+        binding = Binding(exchange=exchange, key=key.format(name), queue=f"{name}.{suffix}")
+        topology += work_queue(binding.queue, queue_type) + Topology(bindings=(binding,))
+    return topology
+
+
+def work_queue(name: str, queue_type: QueueType = "quorum") -> Topology:
+    """Return the queue *name* with its place in the retry loop; `global_topology` holds the rest of the loop.
+
+    Raises:
+        ConfigError: the name is not usable for a work queue, or the queue type is unknown.
+    """
+    check_work_queue(name)
+    loop = {"x-dead-letter-exchange": FAIL, "x-dead-letter-routing-key": name}
+    arguments = _typed(queue_type) | _dead_lettering(queue_type) | loop
+    return Topology(
+        queues=(Queue(name=name, arguments=arguments),),
+        bindings=(Binding(exchange=RETRY, key=name, queue=name),),
+    )
+
+
+def _typed(queue_type: QueueType) -> dict[str, str | int]:
+    """The type is always named: a virtual host may have another default than the one wanted."""
+    if queue_type not in QUEUE_TYPES:
+        raise ConfigError(f"the queue type must be quorum or classic, got {queue_type!r}")
+    limit = {"x-delivery-limit": UNREACHABLE_DELIVERIES} if queue_type == "quorum" else {}
+    return {"x-queue-type": queue_type, **limit}
+
+
+def _dead_lettering(queue_type: QueueType) -> dict[str, str | int]:
+    """At-least-once needs both arguments, on both hops of the loop; classic queues have no such thing."""
+    if queue_type == "classic":
+        return {}
+    return {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+
+
+def check_organisation(name: str) -> None:
+    """Check that *name* can stand in queue names and routing keys without catching other people's messages.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    what = f"the organisation name {name!r}"
+    _check_words(name, what)
+    if name.startswith(("amq.", "system")):
+        reserved = "amq." if name.startswith("amq.") else "system"
+        raise ConfigError(f"{what} must not begin with {reserved}, which is reserved")
+    if "." in name:
+        raise ConfigError(f"{what} must not contain a dot, which separates the words of a routing key")
+    longest = max(len(key.format("")) for _, key in ORGANISATION_QUEUES.values())
+    _check_length(name, what, LONGEST_NAME - longest)
+
+
+def check_work_queue(name: str) -> None:
+    """Check that *name* can be a work queue's name and its own key on the retry exchange.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    what = f"the queue name {name!r}"
+    _check_words(name, what)
+    if name.startswith("amq."):
+        raise ConfigError(f"{what} must not begin with amq., which is reserved")
+    if name in (RETRY, DEAD):
+        raise ConfigError(f"{what} is taken: it is a part of the retry loop and no work queue")
+    if OF_THE_SERVER.fullmatch(name):
+        raise ConfigError(f"{what} belongs to the campaign server, which declares it; flow only consumes it")
+    _check_length(name, what, LONGEST_NAME)
+
+
+def _check_words(name: str, what: str) -> None:
+    if not name:
+        raise ConfigError(f"{what} must not be empty")
+    for wildcard in "*#":
+        if wildcard in name:
+            raise ConfigError(f"{what} must not contain {wildcard}, which binds other people's messages")
+    if any(letter.isspace() or not letter.isprintable() for letter in name):
+        raise ConfigError(f"{what} must not contain white space or unprintable characters")
+
+
+def _check_length(name: str, what: str, most: int) -> None:
+    length = len(name.encode())
+    if length > most:
+        raise ConfigError(f"{what} must not be longer than {most} bytes, got {length}")
+
+
+def has_retry_loop(queue: str) -> bool:
+    """Whether a rejected message of *queue* comes back, as far as its name can tell.
+
+    AMQP does not show a queue's dead-letter exchange. Queues of the campaign server (`wrk.*`, `cus.*`) and
+    those whose names `flow setup` makes have one.
+    """
+    if queue.startswith(("wrk.", "cus.")) or queue in SYSTEM_QUEUES:
+        return True
+    return MADE_BY_SETUP.fullmatch(queue) is not None
+
+
+def retry_exchange(queue: str) -> str:
+    """Return the exchange that brings a message with the key *queue* back into that queue."""
+    of_the_server = OF_THE_SERVER.fullmatch(queue)
+    return f"org.{of_the_server['organisation']}.retry" if of_the_server else RETRY
