@@ -168,6 +168,24 @@ class Batcher:
             self._ready(lane, Trigger.STARVED)
         return released
 
+    @property
+    def ready(self) -> bool:
+        """Whether a batch waits for its turn."""
+        return bool(self._turns) and self.running < self.options.concurrency
+
+    def clear(self) -> list[Message[Any]]:
+        """Empty all batches that were not taken and return their messages."""
+        messages: list[Message[Any]] = []
+        for lane in list(self._lanes.values()):
+            for closed, _ in lane.closed:
+                messages += closed
+            messages += lane.messages
+            lane.closed.clear()
+            self._reopen(lane)
+            self._forget(lane)
+        self.waiting = 0
+        return messages
+
     def deadline(self) -> float | None:
         """Return when the next open batch becomes due, or None."""
         self._prune()

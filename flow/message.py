@@ -1,6 +1,7 @@
 """A message on its way through a pipeline, and where it came from."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
@@ -91,6 +92,7 @@ class Message(Generic[B]):
         "redelivered",
         "routing",
         "state",
+        "successor",
         "tag",
     )
 
@@ -118,6 +120,7 @@ class Message(Generic[B]):
         self.occurred_at: datetime | None = None  # the record's own time, set by the codec
         self.prepared: Any = None
         self.body: B = None  # type: ignore[assignment]  # set by the codec before any callback sees it
+        self.successor: Message[B] | None = None  # its redelivery, settled with it when its session has ended
         self._properties: Properties | None = None
         self._record_id: str | None = None
 
@@ -152,6 +155,11 @@ class Message(Generic[B]):
             self._properties = self.origin.properties(self.header)
         return self._properties
 
+    def preload(self) -> None:
+        """Decode the properties now; for headers too large for the loop's thread."""
+        with suppress(DecodeError):
+            self._properties = self.properties
+
     @property
     def headers(self) -> Mapping[str, Any]:
         """The header table, decoded at the first use; empty when there is none."""
@@ -184,16 +192,10 @@ class Message(Generic[B]):
 
         Unreadable properties count as none.
         """
-        if b"x-death" not in self.header:
-            return 1 + self.held
-        try:
-            deaths = self.headers.get("x-death")
-        except DecodeError:
-            return 1 + self.held
-        return 1 + self.held + rejections(deaths, self.queue)
+        return 1 + self.held + self._rejections()
 
     def identity(self) -> tuple[str, int, object]:
-        """Return what tells this message from others when its delivery comes again: queue, attempt, id.
+        """Return what tells this message from others when its delivery comes again: queue, rejections, id.
 
         The id is the AMQP message id, or else the BLAKE2b digest of the body.
         """
@@ -201,7 +203,15 @@ class Message(Generic[B]):
             identifier = self.message_id
         except DecodeError:
             identifier = None
-        return self.queue, self.attempt, identifier or blake2b(self.raw, digest_size=16).digest()
+        return self.queue, self._rejections(), identifier or blake2b(self.raw, digest_size=16).digest()
+
+    def _rejections(self) -> int:
+        if b"x-death" not in self.header:
+            return 0
+        try:
+            return rejections(self.headers.get("x-death"), self.queue)
+        except DecodeError:
+            return 0
 
 
 def rejections(deaths: object, queue: str) -> int:

@@ -1,0 +1,164 @@
+"""Carries out what was decided of a message: ledger, broker verb, numbers; each delivery once."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+
+from flow.clock import Clock
+from flow.message import Message, State
+from flow.metrics import PipelineMetrics
+from flow.outcome import DELIVERED, Decision, Outcome, Verdict
+from flow.pipeline import Pipeline
+from flow.retries import describe, judge
+from flow.stages.guard import Guard
+
+log = logging.getLogger("flow")
+
+
+class Acknowledger:
+    """Settles each delivery once, or notes what was decided when its session has ended."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline[Any, Any],
+        metrics: PipelineMetrics,
+        clock: Clock,
+        *,
+        park: Callable[[Message[Any], Decision], None],
+        hold: Callable[[Message[Any], float], bool],
+    ) -> None:
+        """Take *park* and *hold*, which carry out what is more than a verb at the broker.
+
+        *hold* keeps a message for another attempt and returns False when it must be rejected now.
+        """
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._now = clock.now
+        self._park = park
+        self._hold = hold
+        self._observed = type(pipeline).handle_failed is not Pipeline.handle_failed
+
+    def delivered(self, messages: Sequence[Message[Any]]) -> None:
+        """Acknowledge *messages* as delivered."""
+        now, wall = self._now(), time.time()
+        metrics = self._metrics
+        accounts = metrics.accounts
+        first_attempts, received_at, burst = 0, 0.0, 0
+        for message in messages:
+            if message.state is not State.RUNNING:
+                continue
+            message.decision = DELIVERED
+            origin = message.origin
+            if not origin.alive:
+                self._stale(message)
+                continue
+            message.state = State.SETTLED
+            origin.ack(message)
+            accounts[origin.queue].delivered += 1
+            if message.held or b"x-death" in message.header:
+                metrics.attempts.observe(message.attempt)
+            else:
+                first_attempts += 1
+            if message.received_at == received_at:
+                burst += 1
+            else:
+                metrics.settle_seconds.observe_many(now - received_at, burst)
+                received_at, burst = message.received_at, 1
+            if message.occurred_at is not None:
+                metrics.record_seconds.observe(wall - message.occurred_at.timestamp())
+        metrics.settle_seconds.observe_many(now - received_at, burst)
+        metrics.attempts.observe_many(1, first_attempts)
+        metrics.last_success_at = wall
+
+    async def failed(self, messages: Sequence[Message[Any]], error: Exception, where: str) -> None:
+        """Decide what becomes of *messages* that ended with *error* in the callback *where*."""
+        if not isinstance(error, Verdict):
+            log.error(
+                "%s.%s failed: %s", type(self._pipeline).__name__, where, describe(error), extra=traced(error)
+            )
+        for message in messages:
+            await self.decide(message, judge(error, message.attempt, self._pipeline.retries))
+
+    async def decide(self, message: Message[Any], decision: Decision) -> None:
+        """Tell `handle_failed` of a failure, then carry the *decision* out."""
+        if self._observed and decision.outcome in (Outcome.RETRYING, Outcome.PARKED):
+            guard = Guard()
+            with guard, anyio.fail_after(self._pipeline.handler_timeout):
+                await self._pipeline.handle_failed(message, decision.outcome, decision.reason)
+            if guard.error is not None:
+                name = type(self._pipeline).__name__
+                log.error(
+                    "%s.handle_failed failed: %s", name, describe(guard.error), extra=traced(guard.error)
+                )
+        self.carry_out(message, decision)
+
+    def carry_out(self, message: Message[Any], decision: Decision) -> None:
+        """Park, hold or settle *message* as decided."""
+        if decision.outcome is Outcome.PARKED:
+            self._park(message, decision)
+        elif decision.outcome is Outcome.RETRYING and decision.after is not None:
+            message.decision = decision
+            if not self._hold(message, decision.after):
+                self.settle(message, decision)
+        else:
+            self.settle(message, decision)
+
+    def settle(self, message: Message[Any], decision: Decision) -> None:
+        """Tell the broker what was decided, as the last step; once."""
+        if message.state not in (State.RUNNING, State.HELD):
+            return
+        message.decision = decision
+        origin = message.origin
+        if not origin.alive:
+            self._stale(message)
+            return
+        message.state = State.SETTLED
+        account = self._metrics.accounts[origin.queue]
+        if decision.outcome is Outcome.RETRYING:
+            origin.reject(message)
+            account.retrying += 1
+        else:
+            origin.ack(message)
+            if decision.outcome is Outcome.PARKED:
+                account.parked += 1
+            elif decision.outcome is Outcome.SKIPPED:
+                account.skipped += 1
+            else:
+                account.delivered += 1
+        self._metrics.settle_seconds.observe(self._now() - message.received_at)
+        self._metrics.attempts.observe(message.attempt)
+
+    def give_back(self, message: Message[Any]) -> None:
+        """Return *message* to its queue unfinished."""
+        if message.state in (State.SETTLED, State.STALE, State.DECIDED):
+            return
+        origin = message.origin
+        if origin.alive:
+            message.state = State.SETTLED
+            origin.release(message)
+            self._metrics.accounts[origin.queue].returned += 1
+        else:
+            message.state = State.STALE
+        if message.successor is not None:
+            self.give_back(message.successor)
+
+    def repeat(self, message: Message[Any], decision: Decision) -> None:
+        """Settle a redelivery as its first delivery was decided, without working again."""
+        self._metrics.duplicates_skipped += 1
+        message.state = State.RUNNING
+        self.settle(message, decision)
+
+    def _stale(self, message: Message[Any]) -> None:
+        """Note the decision on a delivery whose session has ended; its redelivery is settled with it."""
+        message.state = State.DECIDED
+        self._metrics.stale_settles += 1
+        if message.successor is not None and message.decision is not None:
+            self.repeat(message.successor, message.decision)
+
+
+def traced(error: BaseException) -> dict[str, Any]:
+    """Hand the error to the log handler, which prints its traceback only when a person asked for it."""
+    return {"error": error}

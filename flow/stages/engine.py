@@ -1,0 +1,240 @@
+"""The stages of one pipeline put together: what is received comes out settled."""
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import anyio
+
+from flow.clock import Clock, LoopClock
+from flow.codec import Codec
+from flow.errors import ConfigError
+from flow.memory import DeliveryMemory
+from flow.message import Message, Origin, State
+from flow.metrics import PipelineMetrics
+from flow.outcome import Decision, Outcome
+from flow.pipeline import Pipeline
+from flow.stages.acknowledger import Acknowledger
+from flow.stages.bell import Bell
+from flow.stages.deliverer import Deliverer
+from flow.stages.holder import Holder
+from flow.stages.parker import Park, Parker
+from flow.stages.processor import Processor
+
+
+class Engine:
+    """Processor, batchers, deliverers, acknowledger, holder and parker of one pipeline."""
+
+    def __init__(
+        self, pipeline: Pipeline[Any, Any], metrics: PipelineMetrics, park: Park, clock: Clock | None = None
+    ) -> None:
+        """Take *park*, which returns once a copy of a hopeless message is safe in the park."""
+        clock = clock or LoopClock()
+        self.pipeline = pipeline
+        self.metrics = metrics
+        self.memory = DeliveryMemory()
+        self.origins: Sequence[Origin] = ()
+        """The consumers of the present session; empty while there is none."""
+        self._clock = clock
+        self._batchings = pipeline.batchings()
+        self._draining = False
+        self._quiet = Bell()
+        self._over = anyio.Event()
+        self._holder = Holder(
+            clock, pipeline.retry_delay, again=self._again, reject=self._reject, early=self._early
+        )
+        self.acknowledger = Acknowledger(pipeline, metrics, clock, park=self._park, hold=self._holder.hold)
+        self._parker = Parker(park, self.acknowledger.settle)
+        self._processor = Processor(
+            pipeline,
+            Codec(pipeline.message_types(), max_size=pipeline.max_body),
+            self.memory,
+            self.acknowledger,
+            metrics,
+            clock,
+            forward=self._forward if self._batchings else None,
+            idle=self._idle,
+        )
+        self.deliverers = {
+            name: Deliverer(name, options, pipeline, self.acknowledger, metrics, clock, idle=self._idle)
+            for name, options in self._batchings.items()
+        }
+        self._only = next(iter(self.deliverers.values())) if len(self.deliverers) == 1 else None
+        self._keyed = type(pipeline).batch_key is not Pipeline.batch_key
+
+    @property
+    def running(self) -> int:
+        """How many callbacks run now."""
+        return self._processor.running + sum(one.running for one in self.deliverers.values())
+
+    @property
+    def unfinished(self) -> int:
+        """How many received messages nothing has become of yet."""
+        return sum(account.open for account in self.metrics.accounts.values())
+
+    def buffered(self) -> dict[str, int]:
+        """Return how many messages wait before each stage."""
+        waiting = {
+            "processor": len(self._processor.inbox),
+            "held": self._holder.held,
+            "parker": self._parker.open,
+        }
+        for name, deliverer in self.deliverers.items():
+            waiting[f"batcher {name}"] = deliverer.batcher.waiting
+        return waiting
+
+    def oldest(self) -> float:
+        """Return the age in seconds of the oldest message that waits, 0.0 when none does."""
+        times = [one.batcher.oldest() for one in self.deliverers.values()]
+        if self._processor.inbox:
+            times.append(self._processor.inbox[0].received_at)
+        return self._clock.now() - min(
+            (time for time in times if time is not None), default=self._clock.now()
+        )
+
+    def receive(self, messages: list[Message[Any]]) -> None:
+        """Take over what the broker delivered; called from its callbacks, never raises."""
+        accounts = self.metrics.accounts
+        for message in messages:
+            accounts[message.origin.queue].received += 1
+            if message.redelivered:
+                self.metrics.redelivered[message.origin.queue] += 1
+        self._processor.receive(messages)
+
+    def lost(self, outstanding: Sequence[Message[Any]], unconfirmed: Sequence[Message[Any]]) -> None:
+        """Take note that a session ended: what was finished or runs is remembered, the rest comes again.
+
+        *outstanding* are its unsettled deliveries, *unconfirmed* those that were settled although the broker
+        may not know.
+        """
+        self.origins = ()
+        for message in unconfirmed:
+            if message.decision is not None:
+                self.memory.remember(message)
+        for message in outstanding:
+            self.metrics.accounts[message.queue].stale += 1
+            if message.state is State.HELD:
+                self._holder.let_go(message)
+                message.state = State.DECIDED
+            if message.state in (State.RUNNING, State.DECIDED):
+                self.memory.remember(message)
+            else:
+                message.state = State.STALE
+        for deliverer in self.deliverers.values():
+            deliverer.batcher.discard_stale()
+        self._processor.discard_stale()
+
+    async def run(self) -> None:
+        """Work until `drain` has ended."""
+        async with anyio.create_task_group() as tasks:
+            for handler in self._processor.marks:
+                tasks.start_soon(self._processor.work, handler)
+            for deliverer in self.deliverers.values():
+                for slot in deliverer.marks:
+                    tasks.start_soon(deliverer.work, slot)
+            for _ in range(Parker.CONCURRENCY):
+                tasks.start_soon(self._parker.run, self._quiet.ring_all)
+            await self._over.wait()
+            tasks.cancel_scope.cancel()
+
+    async def drain(self, timeout: float) -> int:
+        """Finish what was received within *timeout* seconds; return how many callbacks had to be cancelled.
+
+        Handlers are started until half of the time, batches until three quarters; what was not started then
+        goes back to the queue. Shortly before the end what still runs is cancelled and goes back too.
+        """
+        self._draining = True
+        start = anyio.current_time()
+        stop = timeout - min(2.0, timeout / 5)
+        self._holder.drain()
+        with anyio.move_on_at(start + timeout / 2):
+            await self._until(lambda: not self._processor.inbox and not self._processor.running)
+        self._processor.close()
+        for deliverer in self.deliverers.values():
+            deliverer.flush()
+        with anyio.move_on_at(start + min(timeout * 3 / 4, stop)):
+            await self._until(lambda: not self._busy())
+        for deliverer in self.deliverers.values():
+            deliverer.close()
+        with anyio.move_on_at(start + stop):
+            await self._until(lambda: not self._busy())
+        return self._end()
+
+    async def _until(self, reached: Any) -> None:
+        while not reached():
+            await self._quiet.wait()
+
+    def _busy(self) -> bool:
+        waiting = any(one.batcher.waiting for one in self.deliverers.values())
+        return bool(self.running or waiting or self._parker.open)
+
+    def _end(self) -> int:
+        hung = self.running
+        cancelled = self._processor.cancel()
+        for deliverer in self.deliverers.values():
+            cancelled += deliverer.cancel()
+        for message in [*cancelled, *self._parker.clear()]:
+            self.acknowledger.give_back(message)
+        self._holder.drain()
+        self._over.set()
+        return hung
+
+    def _forward(self, message: Message[Any], body: Any) -> None:
+        """Put a handled message into the open batch of its key."""
+        pipeline = self.pipeline
+        if body is None:
+            name = type(pipeline).__name__
+            raise ConfigError(
+                f"{name}.handle_message returned None; return what the batch needs or raise Skip"
+            )
+        while not message.origin.alive:
+            message.state = State.STALE
+            if message.successor is None:
+                return  # its redelivery is handled again
+            message = message.successor
+        message.body = body
+        deliverer = self._only or self._route(message)
+        key: Hashable = pipeline.batch_key(message) if self._keyed else None
+        weigh = deliverer.options.weight
+        alone = (message.held or b"x-death" in message.header) and pipeline.retries.isolated(message.attempt)
+        weight = 0 if weigh is None else weigh(message)
+        deliverer.put(message, key, self._clock.now(), weight, alone=bool(alone))
+
+    def _route(self, message: Message[Any]) -> Deliverer:
+        name = self.pipeline.batcher(message)
+        if name not in self.deliverers:
+            known = ", ".join(self.deliverers)
+            raise ConfigError(f"{type(self.pipeline).__name__}.batcher returned {name!r}; known are {known}")
+        return self.deliverers[name]
+
+    def _idle(self, slot: Deliverer | None = None) -> bool:
+        """Relieve starvation: everything the broker grants sits in open batches while a slot is free.
+
+        The largest batches go until half of the window is released: one at a time would be bound by round
+        trips. Returns whether *slot* has something to do now.
+        """
+        if self._draining:
+            self._quiet.ring_all()
+        served = False
+        if self._processor.inbox:
+            return False
+        for origin in self.origins:
+            if origin.outstanding < origin.prefetch:
+                continue
+            for deliverer in self.deliverers.values():
+                if (deliverer is slot or deliverer.free) and not deliverer.batcher.ready:
+                    released = deliverer.starve(origin.queue, math.ceil(origin.prefetch / 2))
+                    served = served or (released and deliverer is slot)
+        return served
+
+    def _again(self, message: Message[Any]) -> None:
+        self._processor.again(message)
+
+    def _park(self, message: Message[Any], decision: Decision) -> None:
+        self._parker.put(message, decision)
+
+    def _reject(self, message: Message[Any]) -> None:
+        self.acknowledger.settle(message, message.decision or Decision(Outcome.RETRYING))
+
+    def _early(self) -> None:
+        self.metrics.retry_early += 1

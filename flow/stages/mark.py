@@ -1,0 +1,56 @@
+"""What a worker has in hand since when, and the watchdog that looks at it."""
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import anyio
+
+from flow.clock import Clock, Timer
+
+T = TypeVar("T")
+
+
+class Mark(Generic[T]):
+    """One worker's work in hand; the watchdog and a drain end it by cancelling its scope."""
+
+    __slots__ = ("scope", "since", "work")
+
+    def __init__(self) -> None:
+        self.work: T | None = None
+        self.since = 0.0  # monotonic seconds
+        self.scope = anyio.CancelScope()
+
+
+class Watchdog:
+    """Ends callbacks that run longer than *timeout* seconds; one timer for all of them, none per message."""
+
+    def __init__(self, marks: Sequence[Mark[T]], timeout: float, clock: Clock) -> None:
+        self._marks = marks
+        self._timeout = timeout
+        self._clock = clock
+        self._timer: Timer | None = None
+
+    def watch(self) -> None:
+        """Look at the marks from now on; called when work starts."""
+        if self._timer is None:
+            self._timer = self._clock.call_at(self._clock.now() + self._timeout, self._look)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._clock.now()
+        oldest = now
+        for mark in self._marks:
+            if mark.work is None:
+                continue
+            if now - mark.since >= self._timeout:
+                mark.scope.cancel()
+            else:
+                oldest = min(oldest, mark.since)
+        if any(mark.work is not None for mark in self._marks):
+            self._timer = self._clock.call_at(max(oldest + self._timeout, now + 0.001), self._look)

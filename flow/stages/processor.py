@@ -1,0 +1,176 @@
+"""Decodes messages and hands them to `handle_message`; a few workers on one shared queue."""
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from flow.clock import Clock
+from flow.codec import Codec
+from flow.memory import DeliveryMemory
+from flow.message import Message, State
+from flow.metrics import PipelineMetrics
+from flow.outcome import Decision
+from flow.pipeline import Pipeline
+from flow.stages.acknowledger import Acknowledger
+from flow.stages.bell import Bell
+from flow.stages.guard import Guard
+from flow.stages.mark import Mark, Watchdog
+
+TURN = 64  # messages a worker takes before it lets the rest of the loop run
+LARGE_HEADER = 16 * 1024  # bytes; decoding a larger one could block the loop for a tenth of a second
+
+
+class Processor:
+    """`concurrency` workers that take messages from one inbox, decode and handle them."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline[Any, Any],
+        codec: Codec,
+        memory: DeliveryMemory,
+        acknowledger: Acknowledger,
+        metrics: PipelineMetrics,
+        clock: Clock,
+        *,
+        forward: Callable[[Message[Any], Any], None] | None,
+        idle: Callable[[], object],
+    ) -> None:
+        """Take *forward*, which puts a handled message into a batch (None: handling delivers).
+
+        *idle* is called whenever a worker has nothing to do.
+        """
+        self._pipeline = pipeline
+        self._codec = codec
+        self._memory = memory
+        self._acknowledger = acknowledger
+        self._metrics = metrics
+        self._clock = clock
+        self._forward = forward
+        self._idle = idle
+        self._bell = Bell()
+        self._rung = False  # a worker was woken and has not run yet
+        self._closed = False
+        self._cancelled = False
+        self.inbox: deque[Message[Any]] = deque()
+        self.marks: list[Mark[Message[Any]]] = [Mark() for _ in range(pipeline.concurrency)]
+        self._watchdog = Watchdog(self.marks, pipeline.handler_timeout, clock)
+        self._asynchronous = inspect.iscoroutinefunction(pipeline.handle_message)
+
+    @property
+    def running(self) -> int:
+        """How many handlers run."""
+        return sum(mark.work is not None for mark in self.marks)
+
+    def receive(self, messages: list[Message[Any]]) -> None:
+        """Take over *messages*; they are given back at once when nothing is started any more."""
+        if self._closed:
+            for message in messages:
+                self._acknowledger.give_back(message)
+            return
+        self.inbox.extend(messages)
+        self._wake()
+
+    def again(self, message: Message[Any]) -> None:
+        """Work *message* once more."""
+        self.receive([message])
+
+    def discard_stale(self) -> None:
+        """Drop what was not started and whose session ended: the broker delivers it again."""
+        kept = [message for message in self.inbox if message.state is State.WAITING]
+        self.inbox.clear()
+        self.inbox.extend(kept)
+
+    def close(self) -> None:
+        """Start nothing more and give back what has not been started."""
+        self._closed = True
+        while self.inbox:
+            self._acknowledger.give_back(self.inbox.popleft())
+
+    def cancel(self) -> list[Message[Any]]:
+        """Cancel the running handlers and return their messages."""
+        self._cancelled = True
+        self._watchdog.stop()
+        cancelled = [mark.work for mark in self.marks if mark.work is not None]
+        for mark in self.marks:
+            mark.work = None
+            mark.scope.cancel()
+        return cancelled
+
+    async def work(self, mark: Mark[Message[Any]]) -> None:
+        """Handle one message after another until cancelled."""
+        while not self._cancelled:
+            with anyio.CancelScope() as mark.scope:
+                await self._stretch(mark)
+            message, mark.work = mark.work, None
+            if message is not None:
+                late = TimeoutError(f"handle_message took longer than {self._pipeline.handler_timeout:g} s")
+                await self._acknowledger.failed([message], late, "handle_message")
+
+    async def _stretch(self, mark: Mark[Message[Any]]) -> None:
+        """Work until the scope of *mark* is cancelled, by the watchdog or by a drain."""
+        inbox, bell, now, forward = self.inbox, self._bell, self._clock.now, self._forward
+        acknowledger, observe = self._acknowledger, self._metrics.handler_seconds.observe
+        decode, handle, asynchronous = self._codec.decode, self._pipeline.handle_message, self._asynchronous
+        guard, turn = Guard(), 0
+        while not mark.scope.cancel_called:
+            if not inbox:
+                self._idle()
+                await bell.wait()
+                self._rung = False
+                mark.since = now()
+                continue
+            message = inbox.popleft()
+            if message.state is not State.WAITING:
+                continue
+            if inbox and bell.waiting and not self._rung:
+                self._wake()
+            message.state = State.RUNNING
+            if message.redelivered and self._memory and self._recalled(message):
+                continue
+            mark.work = message
+            self._watchdog.watch()
+            with guard:
+                if len(message.header) > LARGE_HEADER:
+                    await anyio.to_thread.run_sync(message.preload)
+                decode(message)
+                result = handle(message)
+                if asynchronous or hasattr(result, "__await__"):
+                    result = await result
+                if forward is not None:
+                    forward(message, result)
+            done = now()
+            observe(done - mark.since)
+            mark.since = done
+            if guard.error is not None:
+                await acknowledger.failed([message], guard.error, "handle_message")
+                mark.since = now()
+            elif forward is None:
+                acknowledger.delivered((message,))
+            mark.work = None
+            turn += 1
+            if turn % TURN == 0:
+                await asyncio.sleep(0)
+                mark.since = now()
+
+    def _wake(self) -> None:
+        # One at a time: a woken worker wakes the next one while there is more to do, so that a burst that one
+        # worker handles without waiting does not wake all of them.
+        self._rung = self._bell.waiting > 0
+        self._bell.ring()
+
+    def _recalled(self, message: Message[Any]) -> bool:
+        """Settle the redelivery *message* by what is remembered of its first delivery."""
+        entry = self._memory.recall(message)
+        if entry is None:
+            return False
+        if isinstance(entry, Decision):
+            self._acknowledger.repeat(message, entry)
+        else:
+            while entry.successor is not None:
+                entry = entry.successor
+            entry.successor = message
+        return True
