@@ -1,0 +1,120 @@
+"""`flow run`: consume until stopped."""
+
+import importlib.util
+import logging
+import os
+import sys
+from typing import Any
+
+import anyio
+import click
+
+from flow.broker.url import BrokerUrl
+from flow.cli.errors import fail
+from flow.cli.logs import configure
+from flow.cli.options import amqp_url
+from flow.errors import ConfigError, FlowError
+from flow.pipeline import Pipeline
+from flow.runner import Runner, RunOptions
+from flow.service import Service
+from flow.target import load
+
+log = logging.getLogger("flow")
+
+
+@click.command()
+@click.argument("target")
+@amqp_url
+@click.option("--queue", envvar="FLOW_QUEUE", help="Consume this queue instead of the pipeline's own.")
+@click.option("--concurrency", type=int, envvar="FLOW_CONCURRENCY", help="Messages handled at once.")
+@click.option("--prefetch", type=int, envvar="FLOW_PREFETCH", help="Unsettled messages the broker grants.")
+@click.option(
+    "--shutdown-timeout",
+    type=click.FloatRange(0.1),
+    default=25.0,
+    show_default=True,
+    envvar="FLOW_SHUTDOWN_TIMEOUT",
+    help="Seconds to finish what was received after a request to stop.",
+)
+@click.option("--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="Seconds of the retry loop's delay.")
+@click.option("--wait", is_flag=True, envvar="FLOW_WAIT", help="Wait while the set-up is wrong, do not end.")
+@click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Treat warnings about options as errors.")
+@click.option("--ops-host", default="127.0.0.1", show_default=True, envvar="FLOW_OPS_HOST")
+@click.option("--ops-port", type=click.IntRange(0, 65535), default=9300, show_default=True, envvar="FLOW_OPS_PORT")
+@click.option("--no-ops", is_flag=True, envvar="FLOW_NO_OPS", help="Serve no metrics and no health.")
+@click.option(
+    "--log-format", type=click.Choice(["console", "json"]), default="console", envvar="FLOW_LOG_FORMAT"
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    envvar="FLOW_LOG_LEVEL",
+)
+@click.option(
+    "--tracebacks",
+    is_flag=True,
+    envvar="FLOW_TRACEBACKS",
+    help="Log full tracebacks of callbacks; they may quote personal data.",
+)
+def run(
+    target: str,
+    amqp_url: BrokerUrl,
+    log_format: str,
+    log_level: str,
+    tracebacks: bool,
+    strict: bool,
+    **options: Any,
+) -> None:
+    """Run the pipelines of TARGET: a module, or module:Class.
+
+    Stops at SIGTERM or SIGINT: finishes what was received, accounts for every message and exits with 0, or with
+    3 when callbacks had to be cancelled. A second signal ends it at once. Exit code 78: the set-up is wrong.
+    """
+    configure(log_format, log_level, tracebacks=tracebacks)
+    try:
+        classes = load(target)
+        if options["queue"] is not None and len(classes) > 1:
+            raise ConfigError(f"--queue goes with one pipeline, but {target} has {len(classes)}")
+        pipelines = [made(cls, options, strict=strict) for cls in classes]
+        code = anyio.run(
+            serve,
+            pipelines,
+            amqp_url,
+            options,
+            backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None},
+        )
+    except FlowError as error:
+        fail(error)
+    leave(code)
+
+
+def made(cls: type[Pipeline[Any, Any]], options: dict[str, Any], *, strict: bool) -> Pipeline[Any, Any]:
+    """Make the pipeline with the options given on the command line and its settings from the environment.
+
+    Raises:
+        ConfigError: an option, a setting or the class is wrong.
+    """
+    given = {name: options[name] for name in ("queue", "concurrency", "prefetch", "retry_delay")}
+    changed = {name: value for name, value in given.items() if value is not None}
+    pipeline = cls.configured(os.environ, **changed)
+    for warning in pipeline.warnings():
+        if strict:
+            raise ConfigError(warning)
+        log.warning("%s", warning)
+    return pipeline
+
+
+async def serve(pipelines: list[Pipeline[Any, Any]], url: BrokerUrl, options: dict[str, Any]) -> int:
+    """Run *pipelines* until a signal; return the exit code."""
+    run_options = RunOptions(shutdown_timeout=options["shutdown_timeout"], wait=options["wait"])
+    runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
+    port = None if options["no_ops"] else options["ops_port"]
+    return await Service(runners, ops_host=options["ops_host"], ops_port=port).run()
+
+
+def leave(code: int) -> None:
+    """End the process with *code*, even when a worker thread still runs."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

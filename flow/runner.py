@@ -1,0 +1,195 @@
+"""Runs one pipeline: one session with the broker after another, until it is asked to stop."""
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from flow.account import Account
+from flow.broker.backoff import Backoff
+from flow.broker.publisher import Publisher
+from flow.broker.session import Session
+from flow.broker.url import BrokerUrl
+from flow.errors import BrokerError, ConnectionLost
+from flow.message import Message
+from flow.metrics import PipelineMetrics
+from flow.options import option
+from flow.parking import parked_headers
+from flow.pipeline import Pipeline
+from flow.stages.engine import Engine
+from flow.topology import PARK_EXCHANGE
+
+HEALTHY = 60.0  # seconds after which a session counts as healthy even if nothing was delivered
+
+log = logging.getLogger("flow")
+
+
+@option
+class RunOptions:
+    """How a pipeline is run."""
+
+    shutdown_timeout: float = 25.0
+    """Seconds from the request to stop until what still runs is given up."""
+    wait: bool = False
+    """Whether to try again every minute when the set-up is wrong at start, instead of ending."""
+    slow_retry: float = 60.0
+    """Seconds between two tries while the set-up is wrong."""
+
+
+class Runner:
+    """Keeps one pipeline consuming; every fault of the broker after the first success is waited out."""
+
+    def __init__(self, pipeline: Pipeline[Any, Any], url: BrokerUrl, options: RunOptions | None = None) -> None:
+        self.pipeline = pipeline
+        self.options = options or RunOptions()
+        self.metrics = PipelineMetrics(pipeline.name, list(pipeline.batchings()))
+        self.hung = 0
+        """How many callbacks had to be cancelled at the end of the drain."""
+        self._url = url
+        self._engine: Engine | None = None
+        self._session: Session | None = None
+        self._publisher = Publisher(url, name=f"flow {pipeline.name} parking")
+        self._stopping = anyio.Event()
+        self._connecting = anyio.CancelScope()
+        self._consumed = False
+        self._fault = "not connected yet"
+        self.metrics.account(pipeline.queue)
+
+    @property
+    def account(self) -> Account:
+        """What became of everything received so far."""
+        total = Account()
+        for account in self.metrics.accounts.values():
+            total.add(account)
+        return total
+
+    def stop(self) -> None:
+        """Ask for a drain; returns at once."""
+        self._stopping.set()
+        self._connecting.cancel()
+
+    def unready(self) -> str | None:
+        """Return why nothing is consumed now, or None while something is."""
+        if self._stopping.is_set():
+            return f"{self.pipeline.name} is draining"
+        return None if self._session is not None else f"{self.pipeline.name}: {self._fault}"
+
+    async def run(self) -> None:
+        """Consume until `stop`; then drain.
+
+        Cancelling this drains as well, and goes on being cancelled after it.
+
+        Raises:
+            BrokerError: the set-up is wrong, before anything was consumed.
+        """
+        async with anyio.create_task_group() as outer:
+            outer.start_soon(self._stop_when_cancelled)
+            with anyio.CancelScope(shield=True):
+                async with self.pipeline.lifespan():
+                    await self._work()
+            outer.cancel_scope.cancel()
+
+    async def _stop_when_cancelled(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.stop()
+
+    async def _work(self) -> None:
+        engine = self._engine = Engine(self.pipeline, self.metrics, self._park)
+        self._gauges(engine)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.run)
+            try:
+                with self._connecting:
+                    await self._sessions(engine)
+                await self._drain(engine)
+            finally:
+                tasks.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._publisher.close()
+
+    async def _sessions(self, engine: Engine) -> None:
+        """Open one session after another until stopped."""
+        backoff = Backoff(random.Random())
+        while not self._stopping.is_set():
+            try:
+                session = await self._open(engine)
+            except BrokerError as error:
+                await self._wait_out(error, backoff)
+                continue
+            began, received = anyio.current_time(), self.account.received
+            self._consumed = True
+            await session.failed.wait()
+            await self._lost(engine, session)
+            if anyio.current_time() - began >= HEALTHY or self.account.received > received:
+                backoff.reset()
+            await anyio.sleep(backoff.next())
+
+    async def _open(self, engine: Engine) -> Session:
+        pipeline = self.pipeline
+        session = await Session.open(
+            self._url,
+            {pipeline.queue: pipeline.granted()},
+            engine.receive,
+            name=f"flow {pipeline.name}",
+            max_body=pipeline.max_body,
+        )
+        self._session = session
+        engine.origins = session.consumers
+        self._up(True)
+        log.info("%s consumes %s, %d messages at a time", pipeline.name, pipeline.queue, pipeline.granted())
+        return session
+
+    async def _lost(self, engine: Engine, session: Session) -> None:
+        self._session = None
+        self._fault = str(session.failure or ConnectionLost("the session ended"))
+        self._up(False)
+        engine.lost(session.outstanding(), session.unconfirmed())
+        self.metrics.reconnects["lost"] += 1
+        log.warning("%s lost its session and opens a new one: %s", self.pipeline.name, self._fault)
+        await session.close()
+
+    async def _wait_out(self, error: BrokerError, backoff: Backoff) -> None:
+        """Wait before the next try; end when the set-up is wrong and nothing was consumed yet."""
+        self._fault = str(error)
+        weather = isinstance(error, ConnectionLost)
+        if not weather and not self._consumed and not self.options.wait:
+            raise error
+        self.metrics.reconnects["refused" if weather else "configuration"] += 1
+        delay = backoff.next() if weather else self.options.slow_retry
+        log.warning("%s; the next try is in %.1f s", error, delay)
+        await anyio.sleep(delay)
+
+    async def _drain(self, engine: Engine) -> None:
+        session, self._session = self._session, None
+        async with anyio.create_task_group() as tasks:
+            if session is not None:
+                tasks.start_soon(session.cancel)
+                tasks.start_soon(self._notice_loss, engine, session)
+            self.hung = await engine.drain(self.options.shutdown_timeout)
+            tasks.cancel_scope.cancel()
+        if session is not None:
+            await session.close()
+        self._up(False)
+
+    async def _notice_loss(self, engine: Engine, session: Session) -> None:
+        await session.failed.wait()
+        engine.lost(session.outstanding(), session.unconfirmed())
+
+    async def _park(self, message: Message[Any], reason: str) -> None:
+        headers = parked_headers(message, reason, self.pipeline.name)
+        await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)
+
+    def _up(self, up: bool) -> None:
+        self.metrics.connected = up
+        self.metrics.consumer_up[self.pipeline.queue] = up
+
+    def _gauges(self, engine: Engine) -> None:
+        unsettled: Callable[[], dict[str, int]] = lambda: {one.queue: one.outstanding for one in engine.origins}  # noqa: E731
+        self.metrics.in_progress = lambda: engine.running
+        self.metrics.buffered = engine.buffered
+        self.metrics.oldest_seconds = engine.oldest
+        self.metrics.unsettled = unsettled

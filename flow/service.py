@@ -1,0 +1,128 @@
+"""One process: its pipelines, the ops server, the signals, and the exit code."""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+
+from flow.account import Account
+from flow.errors import FlowError
+from flow.ops import Ops
+from flow.retries import describe
+from flow.runner import Runner
+
+log = logging.getLogger("flow")
+
+DRAINED = 0
+CRASHED = 1
+HUNG = 3
+
+
+class Service:
+    """Runs pipelines until a signal, then drains them and says what became of every message."""
+
+    def __init__(self, runners: Sequence[Runner], *, ops_host: str = "127.0.0.1", ops_port: int | None = 9300) -> None:
+        """Serve metrics and health on *ops_host* and *ops_port* (0: a free one; None: not at all)."""
+        self._runners = runners
+        self._ops_host = ops_host
+        self._ops_port = ops_port
+        self._stopping = False
+        self._errors: list[BaseException] = []
+
+    async def run(self) -> int:
+        """Run until stopped; return the exit code.
+
+        Raises:
+            FlowError: the set-up is wrong, before anything was consumed.
+        """
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+                if self._ops_port is not None:
+                    metrics = [runner.metrics for runner in self._runners]
+                    ops = await stack.enter_async_context(Ops(self._ops_host, self._ops_port, self, metrics))
+                    log.info("metrics and health at %s", ops.address)
+                tasks.start_soon(self._obey, signals)
+                async with anyio.create_task_group() as running:
+                    for runner in self._runners:
+                        running.start_soon(self._run, runner)
+                tasks.cancel_scope.cancel()
+                self._say()
+        for error in self._errors:
+            if isinstance(error, FlowError):
+                raise error
+        if self._errors or not self._stopping:
+            return CRASHED
+        return HUNG if any(runner.hung for runner in self._runners) else DRAINED
+
+    def stop(self) -> None:
+        """Ask every pipeline for a drain; returns at once."""
+        self._stopping = True
+        for runner in self._runners:
+            runner.stop()
+
+    def live(self) -> str | None:
+        """Return why this process should be restarted, or None."""
+        return None
+
+    def ready(self) -> str | None:
+        """Return why not every pipeline consumes, or None."""
+        reasons = [reason for runner in self._runners if (reason := runner.unready()) is not None]
+        return "; ".join(reasons) or None
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of every pipeline in words and numbers."""
+        return {
+            runner.pipeline.name: {
+                "ready": runner.unready() is None,
+                "draining": self._stopping,
+                "account": {name: getattr(runner.account, name) for name in Account.__dataclass_fields__},
+            }
+            for runner in self._runners
+        }
+
+    async def _obey(self, signals: Any) -> None:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if self._stopping:
+                log.error("%s again: ending at once, unfinished messages go back to their queues", name)
+                os._exit(128 + number)
+            log.info("%s: finishing what was received", name)
+            self.stop()
+
+    async def _run(self, runner: Runner) -> None:
+        try:
+            await runner.run()
+        except* FlowError as group:
+            self._errors += leaves(group)
+        except* Exception as group:
+            for error in leaves(group):
+                log.error("%s ended: %s", runner.pipeline.name, describe(error), extra={"error": error})
+            self._errors += leaves(group)
+        if self._errors or not self._stopping:
+            stopping = self._stopping
+            self.stop()
+            self._stopping = stopping
+
+    def _say(self) -> None:
+        for runner in self._runners:
+            if not self._errors:
+                log.info("%s drained: %s", runner.pipeline.name, runner.account)
+            if runner.hung:
+                log.error(
+                    "%s: %d callbacks still ran at the deadline and were cancelled; their messages went back",
+                    runner.pipeline.name,
+                    runner.hung,
+                )
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group of groups."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
