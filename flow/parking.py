@@ -8,7 +8,7 @@ from typing import Any
 
 from flow.errors import DecodeError
 from flow.message import Message, Properties, rejections
-from flow.topology import FAIL, RETRY
+from flow.topology import FAIL_EXCHANGE, RETRY_EXCHANGE
 
 QUEUE = "x-flow-queue"
 PIPELINE = "x-flow-pipeline"
@@ -174,7 +174,7 @@ def _missing_reason(message: Message[Any], properties: Properties) -> str:
 
 
 def _in_the_loop(exchange: str) -> bool:
-    return exchange in (FAIL, RETRY)
+    return exchange in (FAIL_EXCHANGE, RETRY_EXCHANGE)
 
 
 def _properties(message: Message[Any]) -> Properties:

@@ -8,13 +8,14 @@ from typing import Literal, TypeVar, get_args
 from flow.errors import ConfigError
 from flow.options import seconds, suggestion
 
-CONFIRM = "confirm"
-DELIVER = "deliver"
-FAIL = "system.fail"
-RETRY = "system.retry"
-"""The retry exchange, and the queue in which rejected messages wait for their next attempt."""
-PARK = "system.park"
-DEAD = "system.dead"
+CONFIRM_EXCHANGE = "confirm"
+DELIVER_EXCHANGE = "deliver"
+FAIL_EXCHANGE = "system.fail"
+RETRY_EXCHANGE = "system.retry"
+PARK_EXCHANGE = "system.park"
+RETRY_QUEUE = "system.retry"
+"""In which rejected messages wait for their next attempt."""
+DEAD_QUEUE = "system.dead"
 
 T = TypeVar("T")
 QueueType = Literal["quorum", "classic"]
@@ -26,9 +27,9 @@ LONGEST_NAME = 255
 UNREACHABLE_DELIVERIES = 1_000_000
 
 ORGANISATION_QUEUES = {
-    "crm": (DELIVER, "{}.*.*"),
-    "confirm": (CONFIRM, "{}.custom.supporter"),
-    "moderate": (CONFIRM, "{}.custom.action"),
+    "crm": (DELIVER_EXCHANGE, "{}.*.*"),
+    "confirm": (CONFIRM_EXCHANGE, "{}.custom.supporter"),
+    "moderate": (CONFIRM_EXCHANGE, "{}.custom.action"),
 }
 """What follows the organisation's name in a queue's name; its exchange and binding key."""
 SYSTEM_QUEUES = ("system.email.confirm", "system.email.thankyou", "system.sqs")
@@ -93,26 +94,26 @@ def global_topology(queue_type: QueueType = "quorum", retry_delay: float = 30.0)
         ConfigError: the queue type is unknown, or the delay is no number of seconds above 0.
     """
     seconds("retry_delay", retry_delay)
-    to_park = {"alternate-exchange": PARK}
+    to_park = {"alternate-exchange": PARK_EXCHANGE}
     waiting: dict[str, str | int] = {
         "x-message-ttl": max(1, round(retry_delay * 1000)),
-        "x-dead-letter-exchange": RETRY,
+        "x-dead-letter-exchange": RETRY_EXCHANGE,
     }
     return Topology(
         exchanges=(
-            Exchange(name=PARK, kind="fanout"),
-            Exchange(name=CONFIRM),
-            Exchange(name=DELIVER),
-            Exchange(name=FAIL, arguments=to_park),
-            Exchange(name=RETRY, arguments=to_park),
+            Exchange(name=PARK_EXCHANGE, kind="fanout"),
+            Exchange(name=CONFIRM_EXCHANGE),
+            Exchange(name=DELIVER_EXCHANGE),
+            Exchange(name=FAIL_EXCHANGE, arguments=to_park),
+            Exchange(name=RETRY_EXCHANGE, arguments=to_park),
         ),
         queues=(
-            Queue(name=DEAD, arguments=_typed(queue_type)),
-            Queue(name=RETRY, arguments=_typed(queue_type) | _dead_lettering(queue_type) | waiting),
+            Queue(name=DEAD_QUEUE, arguments=_typed(queue_type)),
+            Queue(name=RETRY_QUEUE, arguments=_typed(queue_type) | _dead_lettering(queue_type) | waiting),
         ),
         bindings=(
-            Binding(exchange=PARK, key="", queue=DEAD),
-            Binding(exchange=FAIL, key="#", queue=RETRY),
+            Binding(exchange=PARK_EXCHANGE, key="", queue=DEAD_QUEUE),
+            Binding(exchange=FAIL_EXCHANGE, key="#", queue=RETRY_QUEUE),
         ),
     )
 
@@ -144,11 +145,11 @@ def work_queue(name: str, queue_type: QueueType = "quorum") -> Topology:
         ConfigError: the name is not usable for a work queue, or the queue type is unknown.
     """
     check_work_queue(name)
-    loop = {"x-dead-letter-exchange": FAIL, "x-dead-letter-routing-key": name}
+    loop = {"x-dead-letter-exchange": FAIL_EXCHANGE, "x-dead-letter-routing-key": name}
     arguments = _typed(queue_type) | _dead_lettering(queue_type) | loop
     return Topology(
         queues=(Queue(name=name, arguments=arguments),),
-        bindings=(Binding(exchange=RETRY, key=name, queue=name),),
+        bindings=(Binding(exchange=RETRY_EXCHANGE, key=name, queue=name),),
     )
 
 
@@ -194,7 +195,7 @@ def check_work_queue(name: str) -> None:
     _check_words(name, what)
     if name.startswith("amq."):
         raise ConfigError(f"{what} must not begin with amq., which is reserved")
-    if name in (RETRY, DEAD):
+    if name in (RETRY_QUEUE, DEAD_QUEUE):
         raise ConfigError(f"{what} is taken: it is a part of the retry loop and no work queue")
     if OF_THE_SERVER.fullmatch(name):
         raise ConfigError(f"{what} belongs to the campaign server, which declares it; flow only consumes it")
@@ -231,4 +232,4 @@ def has_retry_loop(queue: str) -> bool:
 def retry_exchange(queue: str) -> str:
     """Return the exchange that brings a message with the key *queue* back into that queue."""
     of_the_server = OF_THE_SERVER.fullmatch(queue)
-    return f"org.{of_the_server['organisation']}.retry" if of_the_server else RETRY
+    return f"org.{of_the_server['organisation']}.retry" if of_the_server else RETRY_EXCHANGE

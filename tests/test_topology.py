@@ -2,11 +2,12 @@ import pytest
 
 from flow.errors import ConfigError
 from flow.topology import (
-    DEAD,
-    DELIVER,
-    FAIL,
-    PARK,
-    RETRY,
+    DEAD_QUEUE,
+    DELIVER_EXCHANGE,
+    FAIL_EXCHANGE,
+    PARK_EXCHANGE,
+    RETRY_EXCHANGE,
+    RETRY_QUEUE,
     Binding,
     Queue,
     QueueType,
@@ -40,27 +41,33 @@ def test_the_shared_exchanges_are_topics_and_the_park_is_a_fanout() -> None:
 def test_what_the_retry_exchanges_cannot_route_goes_to_the_park() -> None:
     alternates = {one.name: one.arguments.get("alternate-exchange") for one in global_topology().exchanges}
 
-    assert alternates == {"confirm": None, "deliver": None, FAIL: PARK, RETRY: PARK, PARK: None}
+    assert alternates == {
+        "confirm": None,
+        "deliver": None,
+        FAIL_EXCHANGE: PARK_EXCHANGE,
+        RETRY_EXCHANGE: PARK_EXCHANGE,
+        PARK_EXCHANGE: None,
+    }
 
 
 def test_everything_rejected_waits_in_the_retry_queue_and_everything_parked_in_the_dead_queue() -> None:
     assert global_topology().bindings == (
-        Binding(exchange=PARK, key="", queue=DEAD),
-        Binding(exchange=FAIL, key="#", queue=RETRY),
+        Binding(exchange=PARK_EXCHANGE, key="", queue=DEAD_QUEUE),
+        Binding(exchange=FAIL_EXCHANGE, key="#", queue=RETRY_QUEUE),
     )
 
 
 @pytest.mark.parametrize(("delay", "milliseconds"), [(30.0, 30_000), (0.25, 250), (1, 1000), (0.0001, 1)])
 def test_the_retry_delay_is_the_time_to_live_of_the_retry_queue(delay: float, milliseconds: int) -> None:
-    waiting = queue(global_topology(retry_delay=delay), RETRY)
+    waiting = queue(global_topology(retry_delay=delay), RETRY_QUEUE)
 
     assert waiting.arguments["x-message-ttl"] == milliseconds
-    assert waiting.arguments["x-dead-letter-exchange"] == RETRY
+    assert waiting.arguments["x-dead-letter-exchange"] == RETRY_EXCHANGE
     assert "x-dead-letter-routing-key" not in waiting.arguments
 
 
 def test_quorum_queues_dead_letter_at_least_once_on_both_hops() -> None:
-    hops = [queue(global_topology(), RETRY), queue(work_queue("acme.crm"), "acme.crm")]
+    hops = [queue(global_topology(), RETRY_QUEUE), queue(work_queue("acme.crm"), "acme.crm")]
 
     for hop in hops:
         assert hop.arguments["x-queue-type"] == "quorum"
@@ -72,33 +79,33 @@ def test_no_quorum_queue_drops_a_message_for_being_delivered_often() -> None:
     topology = global_topology() + work_queue("acme.crm")
 
     assert {one.name: one.arguments.get("x-delivery-limit") for one in topology.queues} == {
-        DEAD: 1_000_000,
-        RETRY: 1_000_000,
+        DEAD_QUEUE: 1_000_000,
+        RETRY_QUEUE: 1_000_000,
         "acme.crm": 1_000_000,
     }
 
 
 def test_the_park_itself_has_no_way_out() -> None:
     assert not any(
-        "dead-letter" in name or "ttl" in name for name in queue(global_topology(), DEAD).arguments
+        "dead-letter" in name or "ttl" in name for name in queue(global_topology(), DEAD_QUEUE).arguments
     )
 
 
 def test_a_rejected_message_comes_back_under_the_name_of_its_queue() -> None:
     topology = work_queue("acme.crm")
 
-    assert queue(topology, "acme.crm").arguments["x-dead-letter-exchange"] == FAIL
+    assert queue(topology, "acme.crm").arguments["x-dead-letter-exchange"] == FAIL_EXCHANGE
     assert queue(topology, "acme.crm").arguments["x-dead-letter-routing-key"] == "acme.crm"
-    assert topology.bindings == (Binding(exchange=RETRY, key="acme.crm", queue="acme.crm"),)
+    assert topology.bindings == (Binding(exchange=RETRY_EXCHANGE, key="acme.crm", queue="acme.crm"),)
 
 
 def test_classic_queues_carry_only_what_they_understand() -> None:
     topology = global_topology("classic") + work_queue("acme.crm", "classic")
 
-    assert dict(queue(topology, DEAD).arguments) == {"x-queue-type": "classic"}
+    assert dict(queue(topology, DEAD_QUEUE).arguments) == {"x-queue-type": "classic"}
     assert dict(queue(topology, "acme.crm").arguments) == {
         "x-queue-type": "classic",
-        "x-dead-letter-exchange": FAIL,
+        "x-dead-letter-exchange": FAIL_EXCHANGE,
         "x-dead-letter-routing-key": "acme.crm",
     }
 
@@ -107,8 +114,8 @@ def test_an_organisation_gets_its_crm_queue_for_all_its_actions() -> None:
     topology = organisation_topology("acme")
 
     assert [one.name for one in topology.queues] == ["acme.crm"]
-    assert Binding(exchange=DELIVER, key="acme.*.*", queue="acme.crm") in topology.bindings
-    assert Binding(exchange=RETRY, key="acme.crm", queue="acme.crm") in topology.bindings
+    assert Binding(exchange=DELIVER_EXCHANGE, key="acme.*.*", queue="acme.crm") in topology.bindings
+    assert Binding(exchange=RETRY_EXCHANGE, key="acme.crm", queue="acme.crm") in topology.bindings
 
 
 def test_an_organisation_gets_the_queues_it_wants() -> None:

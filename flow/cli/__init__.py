@@ -1,0 +1,47 @@
+"""The `flow` command; its commands are imported when they are used."""
+
+from importlib import import_module
+
+import click
+
+from flow.cli.errors import Guarded
+
+COMMANDS = {
+    "run": ("flow.cli.run:run", "Consume a queue with a pipeline until stopped."),
+    "demo": ("flow.cli.demo:demo", "Show the whole way of a message on a private broker."),
+    "setup": ("flow.cli.setup:setup", "Declare exchanges, the retry loop, the park and queues."),
+    "push": ("flow.cli.push:push", "Publish JSON; returns once the broker has confirmed it."),
+    "dead": ("flow.cli.dead:dead", "List, show, replay and export parked messages."),
+}
+
+
+class Commands(Guarded):
+    """Finds the commands by name, so that each start imports only what it needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the list above."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command called *cmd_name*."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=Commands, context_settings={"auto_envvar_prefix": "FLOW", "help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="proca-flow", prog_name="flow")
+def main() -> None:
+    """Consume RabbitMQ queues in keyed batches: nothing lost, nothing silent.
+
+    Every option can be given as an environment variable: `flow setup --queue-type` is FLOW_SETUP_QUEUE_TYPE.
+    """

@@ -1,0 +1,58 @@
+"""What a person and the calling script learn of an error: one sentence and an exit code."""
+
+import sys
+from typing import NoReturn
+
+import click
+
+from flow.errors import AccessDenied, CertificateRejected, ConfigError, FlowError, NotFound, TopologyMismatch
+
+FAILED = 1
+USAGE = 2
+HUNG = 3
+CONFIGURATION = 78
+
+WRONG_SET_UP = (ConfigError, AccessDenied, NotFound, TopologyMismatch, CertificateRejected)
+"""Trying again helps only after somebody has changed something."""
+
+
+def first_of(error: BaseException) -> BaseException:
+    """Return *error*, or the first error inside of a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for *error*: 78 when the set-up is wrong, 2 for wrong usage, else 1."""
+    error = first_of(error)
+    if isinstance(error, WRONG_SET_UP):
+        return CONFIGURATION
+    return USAGE if isinstance(error, click.UsageError) else FAILED
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Say the sentence of *error* on standard error and end with its exit code."""
+    say(str(first_of(error)))
+    sys.exit(exit_code(error))
+
+
+def say(sentence: str) -> None:
+    """Say *sentence* on standard error."""
+    click.echo(f"flow: {sentence}", err=True)
+
+
+class Guarded(click.Group):
+    """A group whose commands end with one sentence for every error that flow knows."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an error of flow becomes its sentence and exit code."""
+        try:
+            return super().invoke(ctx)
+        except FlowError as error:
+            fail(error)
+        except BaseExceptionGroup as group:
+            first = first_of(group)
+            if isinstance(first, FlowError):
+                fail(first)
+            raise first from None  # click knows what to do with a closed pipe or Ctrl-C
