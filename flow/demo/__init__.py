@@ -1,0 +1,1 @@
+"""What `flow demo` and the tests run against: a private RabbitMQ node."""
