@@ -29,7 +29,7 @@ class Batch(Sequence[Message[B]], Generic[B]):
     marked yet.
     """
 
-    __slots__ = ("_messages", "batcher", "key", "marks", "trigger")
+    __slots__ = ("_members", "_messages", "batcher", "key", "marks", "trigger")
 
     def __init__(self, messages: list[Message[B]], key: Hashable, batcher: str, trigger: Trigger) -> None:
         """Take over *messages*: the list is not copied."""
@@ -38,6 +38,7 @@ class Batch(Sequence[Message[B]], Generic[B]):
         self.batcher = batcher
         self.trigger = trigger
         self.marks: dict[Message[B], Verdict] = {}
+        self._members: set[Message[B]] | None = None  # made at the first mark
 
     @property
     def messages(self) -> list[Message[B]]:
@@ -64,7 +65,9 @@ class Batch(Sequence[Message[B]], Generic[B]):
     def _mark(self, message: Message[B], verdict: Verdict) -> None:
         if message in self.marks:
             raise ValueError(f"{message!r} is marked already ({type(self.marks[message]).__name__})")
-        if not any(message is one for one in self._messages):
+        if self._members is None:
+            self._members = set(self._messages)
+        if message not in self._members:
             raise ValueError(f"{message!r} is not in this batch")
         self.marks[message] = verdict
 

@@ -205,6 +205,20 @@ class Message(Generic[B]):
             identifier = None
         return self.queue, self._rejections(), identifier or blake2b(self.raw, digest_size=16).digest()
 
+    def living(self) -> "Message[B] | None":
+        """Return the delivery through which this can still be settled: itself, or its latest redelivery.
+
+        That one takes over the body. None: there is none yet; it counts as stale, to be worked again.
+        """
+        message = self
+        while not message.origin.alive:
+            message.state = State.STALE
+            if message.successor is None:
+                return None
+            message.successor.body = message.body
+            message = message.successor
+        return message
+
     def _rejections(self) -> int:
         if b"x-death" not in self.header:
             return 0

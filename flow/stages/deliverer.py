@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -16,6 +17,7 @@ from flow.pipeline import Pipeline
 from flow.retries import judge
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.bell import Bell
+from flow.stages.gate import Gate
 from flow.stages.guard import Guard
 from flow.stages.mark import Mark, Watchdog
 
@@ -49,6 +51,10 @@ class Deliverer:
         self._closed = False
         self._cancelled = False
         self._watchdog = Watchdog(self.marks, pipeline.batch_timeout, clock)
+        self._limited = pipeline.rate_limit is not None
+        self.gate = Gate(
+            pipeline, name, options.concurrency, clock, wake=self._bell.ring_all, waited=metrics.rate_limited
+        )
 
     @property
     def free(self) -> bool:
@@ -94,6 +100,7 @@ class Deliverer:
     def close(self) -> None:
         """Start nothing more and give back what waits in batches."""
         self._closed = True
+        self.gate.stop()
         if self._timer is not None:
             self._timer.cancel()
         for message in self.batcher.clear():
@@ -117,57 +124,93 @@ class Deliverer:
             batch, mark.work = mark.work, None
             if batch is not None:
                 late = TimeoutError(f"handle_batch took longer than {self._pipeline.batch_timeout:g} s")
-                await self._settle(batch, late)
-                self.batcher.done(batch)
+                await self._end(batch, mark.epoch, late)
 
     async def _stretch(self, mark: Mark[Batch[Any]]) -> None:
         """Work until the scope of *mark* is cancelled, by the watchdog or by a drain."""
         guard = Guard()
         while not mark.scope.cancel_called:
-            batch = None if self._closed else self.batcher.take(self._clock.now())
-            if batch is None:
+            if self.gate.shut() or (batch := self._take()) is None:
                 self._arm()
-                if not self._idle(self):
+                if self.gate.shut() or not self._idle(self):
                     await self._bell.wait()
                 continue
             self.look()
+            if self._limited and not await self._paced(batch, mark):
+                continue
             self._start(batch, mark)
             with guard:
                 result = self._pipeline.handle_batch(batch)
                 if inspect.isawaitable(result):
                     await result
             self._metrics.batch_seconds[self.name].observe(self._clock.now() - mark.since)
-            await self._settle(batch, guard.error)
+            await self._end(batch, mark.epoch, guard.error)
             mark.work = None
-            self.batcher.done(batch)
             await asyncio.sleep(0)
 
+    def _take(self) -> Batch[Any] | None:
+        """Take the next batch; while the target is being probed, one message of it."""
+        batch = None if self._closed else self.batcher.take(self._clock.now())
+        if batch is not None and len(batch) > 1 and self.gate.breaker.single:
+            first, rest = batch.messages[:1], batch.messages[1:]
+            self.batcher.put_back(Batch(rest, batch.key, batch.batcher, batch.trigger))
+            return Batch(first, batch.key, batch.batcher, batch.trigger)
+        return batch
+
+    async def _paced(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> bool:
+        """Wait for the rate limit; messages whose session ended meanwhile leave the batch."""
+        mark.work, mark.since = batch, math.inf
+        await self.gate.pace(batch.messages[0], len(batch))
+        batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
+        if not batch.messages:
+            mark.work = None
+            self.batcher.done(batch)
+        return bool(batch.messages)
+
     def _start(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> None:
-        mark.work, mark.since = batch, self._clock.now()
+        mark.work, mark.since, mark.epoch = batch, self._clock.now(), self.gate.breaker.start()
         for message in batch.messages:
             message.state = State.RUNNING
         metrics, name = self._metrics, self.name
         metrics.batch_size[name].observe(len(batch))
         metrics.batch_wait_seconds[name].observe(mark.since - batch.messages[0].received_at)
-        metrics.batch_triggers[name, batch.trigger.value] += 1
+        metrics.batch_triggers[name, batch.trigger] += 1
         self._watchdog.watch()
 
-    async def _settle(self, batch: Batch[Any], error: Exception | None) -> None:
-        """Carry out the marks; *error* decides what is not marked, which is delivered without one."""
-        if error is None and not batch.marks:
-            self._acknowledger.delivered(batch.messages)
-            return
-        unmarked = [message for message in batch.messages if message not in batch.marks]
+    async def _end(self, batch: Batch[Any], epoch: int, error: Exception | None) -> None:
+        """Carry out the marks; *error* decides what is not marked, which is delivered without one.
+
+        While the target is down, what is not marked is kept for later instead.
+        """
+        down = self.gate.ended(epoch, error)
+        self._metrics.circuit_open[self.name] = not self.gate.breaker.closed
+        unmarked = batch.messages
+        if batch.marks:
+            unmarked = [message for message in batch.messages if message not in batch.marks]
         if error is None:
             self._acknowledger.delivered(unmarked)
-        for message in batch.messages:
+        for message in batch.messages if batch.marks else ():
             verdict = batch.marks.get(message)
             if verdict is not None:
-                await self._acknowledger.decide(
-                    message, judge(verdict, message.attempt, self._pipeline.retries)
-                )
-        if error is not None:
+                decision = judge(verdict, message.attempt, self._pipeline.retries)
+                await self._acknowledger.decide(message, decision)
+        if down:
+            self._keep(batch, unmarked)
+        elif error is not None:
+            self._metrics.batch_errors += 1
             await self._acknowledger.failed(unmarked, error, "handle_batch")
+        self.batcher.done(batch)
+
+    def _keep(self, batch: Batch[Any], messages: list[Message[Any]]) -> None:
+        """Make *messages* the first batch of their key again: no attempt is spent."""
+        kept = [living for message in messages if (living := message.living()) is not None]
+        if self._closed:
+            for message in kept:
+                self._acknowledger.give_back(message)
+        elif kept:
+            for message in kept:
+                message.state = State.BATCHED
+            self.batcher.put_back(Batch(kept, batch.key, batch.batcher, batch.trigger))
 
     def _arm(self) -> None:
         """See to it that a slot is woken when the next open batch is due."""

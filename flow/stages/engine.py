@@ -187,12 +187,11 @@ class Engine:
             raise ConfigError(
                 f"{name}.handle_message returned None; return what the batch needs or raise Skip"
             )
-        while not message.origin.alive:
-            message.state = State.STALE
-            if message.successor is None:
-                return  # its redelivery is handled again
-            message = message.successor
         message.body = body
+        living = message.living()
+        if living is None:
+            return  # its redelivery is handled again
+        message = living
         deliverer = self._only or self._route(message)
         key: Hashable = pipeline.batch_key(message) if self._keyed else None
         weigh = deliverer.options.weight

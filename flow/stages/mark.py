@@ -13,11 +13,12 @@ T = TypeVar("T")
 class Mark(Generic[T]):
     """One worker's work in hand; the watchdog and a drain end it by cancelling its scope."""
 
-    __slots__ = ("scope", "since", "work")
+    __slots__ = ("epoch", "scope", "since", "work")
 
     def __init__(self) -> None:
         self.work: T | None = None
         self.since = 0.0  # monotonic seconds
+        self.epoch = 0  # of the breaker, when the delivering call started
         self.scope = anyio.CancelScope()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from flow.outcome import Decision
 from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.bell import Bell
+from flow.stages.gate import Gate
 from flow.stages.guard import Guard
 from flow.stages.mark import Mark, Watchdog
 
@@ -52,6 +54,16 @@ class Processor:
         self._forward = forward
         self._idle = idle
         self._bell = Bell()
+        self.gate: Gate | None = None
+        if forward is None:
+            self.gate = Gate(
+                pipeline,
+                "default",
+                pipeline.concurrency,
+                clock,
+                wake=self._bell.ring_all,
+                waited=metrics.rate_limited,
+            )
         self._rung = False  # a worker was woken and has not run yet
         self._closed = False
         self._cancelled = False
@@ -108,16 +120,16 @@ class Processor:
             message, mark.work = mark.work, None
             if message is not None:
                 late = TimeoutError(f"handle_message took longer than {self._pipeline.handler_timeout:g} s")
-                await self._acknowledger.failed([message], late, "handle_message")
+                await self._end(message, mark.epoch, late)
 
     async def _stretch(self, mark: Mark[Message[Any]]) -> None:
         """Work until the scope of *mark* is cancelled, by the watchdog or by a drain."""
         inbox, bell, now, forward = self.inbox, self._bell, self._clock.now, self._forward
-        acknowledger, observe = self._acknowledger, self._metrics.handler_seconds.observe
+        gate, observe = self.gate, self._metrics.handler_seconds.observe
         decode, handle, asynchronous = self._codec.decode, self._pipeline.handle_message, self._asynchronous
         guard, turn = Guard(), 0
         while not mark.scope.cancel_called:
-            if not inbox:
+            if not inbox or (gate is not None and gate.shut()):
                 self._idle()
                 await bell.wait()
                 self._rung = False
@@ -132,6 +144,8 @@ class Processor:
             if message.redelivered and self._memory and self._recalled(message):
                 continue
             mark.work = message
+            if gate is not None:
+                await self._pass(gate, message, mark)
             self._watchdog.watch()
             with guard:
                 if len(message.header) > LARGE_HEADER:
@@ -145,16 +159,38 @@ class Processor:
             done = now()
             observe(done - mark.since)
             mark.since = done
-            if guard.error is not None:
-                await acknowledger.failed([message], guard.error, "handle_message")
+            if guard.error is not None or gate is not None:
+                await self._end(message, mark.epoch, guard.error)
                 mark.since = now()
-            elif forward is None:
-                acknowledger.delivered((message,))
             mark.work = None
             turn += 1
             if turn % TURN == 0:
                 await asyncio.sleep(0)
                 mark.since = now()
+
+    async def _pass(self, gate: Gate, message: Message[Any], mark: Mark[Message[Any]]) -> None:
+        """Wait for the rate limit before a delivering call."""
+        mark.since = math.inf
+        await gate.pace(message, 1)
+        mark.since, mark.epoch = self._clock.now(), gate.breaker.start()
+
+    async def _end(self, message: Message[Any], epoch: int, error: Exception | None) -> None:
+        """Carry out what *error* decides; without one a delivering call has delivered."""
+        down = False
+        if self.gate is not None:
+            down = self.gate.ended(epoch, error)
+            self._metrics.circuit_open["default"] = not self.gate.breaker.closed
+        if error is None:
+            self._acknowledger.delivered((message,))
+        elif not down:
+            self._metrics.handler_errors += 1
+            await self._acknowledger.failed([message], error, "handle_message")
+        elif (kept := message.living()) is not None:
+            kept.state = State.WAITING
+            if self._closed:
+                self._acknowledger.give_back(kept)
+            else:
+                self.inbox.appendleft(kept)
 
     def _wake(self) -> None:
         # One at a time: a woken worker wakes the next one while there is more to do, so that a burst that one
