@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from flow.broker.url import BrokerUrl
+from flow.broker.url import BrokerUrl, variable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,7 +18,9 @@ def amqp_url(command: F) -> F:
         "url",
         metavar="URL",
         callback=_broker_url,
-        help="The broker, amqp:// or amqps://. Defaults to AMQP_URL, FLOW_AMQP_URL or PROCA_URL.",
+        allow_from_autoenv=False,
+        help="The broker: amqps://USER:PASSWORD@HOST/VHOST. Defaults to FLOW_AMQP_URL, AMQP_URL or PROCA_URL "
+        "(or one of them with _FILE), which keep the password out of the list of processes.",
     )(command)
 
 
@@ -26,4 +28,6 @@ def _broker_url(context: click.Context, _: click.Parameter, value: str | None) -
     """Leave the check to `BrokerUrl`: click would quote the value, which may hold a password."""
     if context.resilient_parsing:
         return None
+    if value is None:
+        value = variable(os.environ, "FLOW_AMQP_URL") or None
     return BrokerUrl.from_environment(os.environ) if value is None else BrokerUrl.parse(value)

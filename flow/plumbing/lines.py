@@ -1,0 +1,75 @@
+"""Lines of a file or a pipe, read without ever blocking the loop."""
+
+import os
+import stat
+from collections import deque
+
+import anyio
+
+CHUNK = 1 << 16
+
+
+class Source:
+    """An open file or pipe; a wait for more of it can be cancelled, and reading goes on later."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Read from the open file *descriptor*, which stays open."""
+        self._descriptor = descriptor
+        self.endless = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        """Whether it may go on for ever: a pipe or a terminal."""
+
+    async def read(self) -> bytes:
+        """Return the next bytes; empty at the end."""
+        if self.endless:
+            try:
+                await anyio.wait_readable(self._descriptor)
+            except PermissionError:  # nothing to wait for, such as the null device
+                self.endless = False
+        return os.read(self._descriptor, CHUNK)
+
+    async def document(self) -> bytes:
+        """Return everything up to the end."""
+        parts = []
+        while part := await self.read():
+            parts.append(part)
+        return b"".join(parts)
+
+
+class Lines:
+    """Iterates over the lines of a source, without their ends; the last one needs no end."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._waiting: deque[bytes] = deque()
+        self._begun: list[bytes] = []  # parts of a line whose end was not read yet
+
+    def __aiter__(self) -> "Lines":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next line; a cancelled wait loses nothing."""
+        while not self._waiting:
+            part = await self._source.read()
+            if not part:
+                self._finish()
+                break
+            first, *others = part.split(b"\n")
+            self._begun.append(first)
+            for line in others:
+                self._waiting.append(b"".join(self._begun))
+                self._begun = [line]
+        if not self._waiting:
+            raise StopAsyncIteration
+        return self._waiting.popleft()
+
+    def taken(self) -> list[bytes]:
+        """Take out the lines that were read from the source already, an unfinished one as the last."""
+        self._finish()
+        lines = list(self._waiting)
+        self._waiting.clear()
+        return lines
+
+    def _finish(self) -> None:
+        if any(self._begun):
+            self._waiting.append(b"".join(self._begun))
+        self._begun = []
