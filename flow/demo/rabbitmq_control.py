@@ -13,7 +13,6 @@ import anyio
 from flow.errors import BrokerError
 
 DEADLINE = 60.0  # seconds for one command; a frozen node answers none
-SYSTEM_SCRIPTS = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,22 @@ class RabbitMQControl:
     def __init__(
         self,
         *,
-        node: str,
         port: int,
         host: str = "127.0.0.1",
-        environment: Mapping[str, str] | None = None,
+        node: str | None = None,
+        user: str = "guest",
+        password: str = "guest",
     ) -> None:
-        """Take the Erlang name of the node and the *environment* in which its cookie is found."""
+        """Take its address, an account that may do everything, and its Erlang name (None: the default)."""
         self.name = node
         self.host = host
         self.port = port
-        self._environment = environment
+        self.user = user
+        self.password = password
 
-    def url(self, vhost: str = "/", *, user: str = "guest", password: str = "guest") -> str:
-        """Return the AMQP URL of *vhost* for an account."""
-        login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    def url(self, vhost: str = "/", *, user: str = "", password: str = "") -> str:
+        """Return the AMQP URL of *vhost* for an account; without one, for the one that may do everything."""
+        login = f"{quote(user or self.user, safe='')}:{quote(password or self.password, safe='')}"
         return f"amqp://{login}@{self.host}:{self.port}/{quote(vhost, safe='')}"
 
     async def ctl(self, *arguments: str) -> str:
@@ -52,26 +53,24 @@ class RabbitMQControl:
         Raises:
             BrokerError: it failed, or did not end in 60 seconds.
         """
-        return await self._run([str(find_script("rabbitmqctl")), "-q", "-n", self.name, *arguments])
+        script = shutil.which("rabbitmqctl")  # the wrapper of the system, which may change the account
+        if script is None:
+            raise BrokerError("rabbitmqctl is not on the PATH: install RabbitMQ (Debian: rabbitmq-server)")
+        name = ["-n", self.name] if self.name else []
+        return await run([script, "-q", *name, *arguments])
 
     async def evaluate(self, expression: str) -> str:
-        """Evaluate Erlang in the node and return the printed result: some milliseconds where erl_call is.
+        """Evaluate Erlang in the node and return the printed result.
 
         Raises:
             BrokerError: the expression failed, or the node did not answer.
         """
-        erl_call = shutil.which("erl_call")
-        if erl_call is None:
-            return (await self.ctl("eval", f"{expression}.")).strip()
-        printed = await self._run([erl_call, "-n", self.name, "-e"], f"{expression}.\n")
-        if not printed.startswith("{ok, "):
-            raise BrokerError(f"The RabbitMQ node {self.name} answered {printed[:300]}")
-        return printed.strip().removeprefix("{ok, ").removesuffix("}")
+        return (await self.ctl("eval", f"{expression}.")).strip()
 
-    async def add_vhost(self, vhost: str, *, user: str = "guest") -> None:
-        """Make a virtual host in which *user* may do everything."""
+    async def add_vhost(self, vhost: str) -> None:
+        """Make a virtual host in which the account that may do everything may do everything."""
         await self.evaluate(f"rabbit_vhost:add({binary(vhost)}, {binary('flow')})")
-        await self.permit(user, vhost, ".*", ".*", ".*")
+        await self.permit(self.user, vhost, ".*", ".*", ".*")
 
     async def delete_vhost(self, vhost: str) -> None:
         """Remove a virtual host with everything in it; its connections are closed."""
@@ -117,36 +116,24 @@ class RabbitMQControl:
         found = re.findall(r'\{<<"([^"]*)">>,\s*(\d+),\s*(\d+)\}', printed)
         return {name: QueueLength(int(ready), int(unacknowledged)) for name, ready, unacknowledged in found}
 
-    async def _run(self, command: list[str], text: str = "") -> str:
-        try:
-            with anyio.fail_after(DEADLINE):
-                done = await anyio.run_process(
-                    command, input=text.encode(), stderr=PIPE, env=self._environment
-                )
-        except TimeoutError:
-            raise BrokerError(f"{command[0]} did not end in {DEADLINE:.0f} seconds") from None
-        except OSError as error:
-            raise BrokerError(f"{command[0]} cannot be run: {error.strerror}") from error
-        except CalledProcessError as error:
-            said = (error.stderr or error.stdout).decode(errors="replace").strip()
-            raise BrokerError(f"{Path(command[0]).name} failed: {said[:1000]}") from None
-        return done.stdout.decode(errors="replace")
 
-
-def find_script(name: str) -> Path:
-    """Return the path of a RabbitMQ script, past the wrapper that changes the account.
+async def run(command: list[str], text: str = "", environment: Mapping[str, str] | None = None) -> str:
+    """Run a command with *text* as its input and return what it prints.
 
     Raises:
-        BrokerError: RabbitMQ is not installed here.
+        BrokerError: it failed, or did not end in 60 seconds.
     """
-    pattern = Path(SYSTEM_SCRIPTS)
-    for folder in sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))), reverse=True):
-        if (folder / name).is_file():
-            return folder / name
-    found = shutil.which(name) or shutil.which(name, path="/opt/rabbitmq/sbin:/usr/local/sbin:/usr/sbin")
-    if found is None:
-        raise BrokerError(f"{name} is not on this machine: install RabbitMQ (Debian: rabbitmq-server)")
-    return Path(found)
+    try:
+        with anyio.fail_after(DEADLINE):
+            done = await anyio.run_process(command, input=text.encode(), stderr=PIPE, env=environment)
+    except TimeoutError:
+        raise BrokerError(f"{command[0]} did not end in {DEADLINE:.0f} seconds") from None
+    except OSError as error:
+        raise BrokerError(f"{command[0]} cannot be run: {error.strerror}") from error
+    except CalledProcessError as error:
+        said = (error.stderr or error.stdout).decode(errors="replace").strip()
+        raise BrokerError(f"{Path(command[0]).name} failed: {said[:1000]}") from None
+    return done.stdout.decode(errors="replace")
 
 
 def binary(text: str) -> str:

@@ -15,13 +15,14 @@ from types import TracebackType
 
 import anyio
 
-from flow.demo.rabbitmq_control import RabbitMQControl, find_script
+from flow.demo.rabbitmq_control import RabbitMQControl, run
 from flow.errors import BrokerError
 
 START = 60.0  # seconds until a node must accept connections; 6 to 12 are usual
 STOP = 15.0  # seconds until a node must have ended
 LOOK = 0.05  # seconds between two looks at a process that starts or ends
 HOST = "127.0.0.1"
+SYSTEM_SCRIPTS = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 
 # Ends the node and clears its folder when the process that started it is gone, even by SIGKILL: its standard
@@ -54,8 +55,8 @@ class RabbitMQNode(RabbitMQControl):
         self.folder = Path(tempfile.mkdtemp(prefix="flow-rabbitmq-"))
         port, self.tls_port, distribution = free_ports(3)
         name = f"flow-{os.getpid()}-{secrets.token_hex(4)}@localhost"
-        environment = surroundings(self.folder, name, distribution)
-        super().__init__(node=name, host=HOST, port=port, environment=environment)
+        super().__init__(node=name, host=HOST, port=port)
+        self._environment = surroundings(self.folder, name, distribution)
         self._write_files(config, advanced, tls)
         self._processes: list[subprocess.Popen[bytes]] = []  # the node and its guard, while it runs
         self._finalizer = weakref.finalize(self, clear, self._processes, self.folder)
@@ -65,6 +66,29 @@ class RabbitMQNode(RabbitMQControl):
         path = self.url(vhost).rpartition("/")[2]
         query = f"?cafile={cafile}" if cafile else ""
         return f"amqps://guest:guest@localhost:{self.tls_port}/{path}{query}"
+
+    async def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl, which takes about a second, and return what it prints.
+
+        Raises:
+            BrokerError: it failed, or did not end in 60 seconds.
+        """
+        return await run([str(find_script("rabbitmqctl")), "-q", *arguments], environment=self._environment)
+
+    async def evaluate(self, expression: str) -> str:
+        """Evaluate Erlang in the node and return the printed result: some milliseconds where erl_call is.
+
+        Raises:
+            BrokerError: the expression failed, or the node did not answer.
+        """
+        erl_call = shutil.which("erl_call")
+        if erl_call is None:
+            return await super().evaluate(expression)
+        command = [erl_call, "-n", str(self.name), "-e"]
+        printed = (await run(command, f"{expression}.\n", self._environment)).strip()
+        if not printed.startswith("{ok, "):
+            raise BrokerError(f"The RabbitMQ node answered {printed[:300]}")
+        return printed.removeprefix("{ok, ").removesuffix("}")
 
     async def start(self) -> None:
         """Start it, on the data of the last time, and return when it accepts connections.
@@ -104,6 +128,10 @@ class RabbitMQNode(RabbitMQControl):
         """End it at once (SIGKILL); the data stay as they are."""
         end(self._processes)
 
+    def discard(self) -> None:
+        """End it at once and remove its folder."""
+        self._finalizer()
+
     def freeze(self) -> None:
         """Stop its process in mid-air (SIGSTOP): connections stay open, nothing answers."""
         self._processes[0].send_signal(signal.SIGSTOP)
@@ -116,7 +144,7 @@ class RabbitMQNode(RabbitMQControl):
         try:
             await self.start()
         except BaseException:
-            self._finalizer()
+            self.discard()
             raise
         return self
 
@@ -124,7 +152,7 @@ class RabbitMQNode(RabbitMQControl):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
-        self._finalizer()
+        self.discard()
 
     def _write_files(self, config: str, advanced: str, tls: Certificate | None) -> None:
         """Write configuration, cookie and the list of plugins (none)."""
@@ -187,6 +215,21 @@ class RabbitMQNode(RabbitMQControl):
         """Return the end of what it printed."""
         path = self.folder / "console.log"
         return path.read_text(errors="replace")[-1500:] if path.exists() else "nothing was printed"
+
+
+def find_script(name: str) -> Path:
+    """Return the path of a RabbitMQ script, past the wrapper that changes the account.
+
+    Raises:
+        BrokerError: RabbitMQ is not installed here.
+    """
+    for folder in sorted(Path("/").glob(SYSTEM_SCRIPTS), reverse=True):
+        if (folder / name).is_file():
+            return folder / name
+    found = shutil.which(name) or shutil.which(name, path="/opt/rabbitmq/sbin:/usr/local/sbin:/usr/sbin")
+    if found is None:
+        raise BrokerError(f"{name} is not on this machine: install RabbitMQ (Debian: rabbitmq-server)")
+    return Path(found)
 
 
 def surroundings(folder: Path, name: str, distribution: int) -> dict[str, str]:
