@@ -9,6 +9,10 @@ class ConfigError(FlowError):
     """Something is wrong with the options, the settings or the set-up; known before consuming starts."""
 
 
+class TargetError(ConfigError):
+    """What was asked to run cannot be found, imported or taken for a pipeline."""
+
+
 class BrokerError(FlowError):
     """The broker, or the way to it, refused or failed."""
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "outcome", "message", "batch", "schema", "options", "account", "clock"},
+    {"errors", "outcome", "message", "batch", "schema", "options", "annotations", "account", "clock"},
     {
         "retries",
         "ratelimit",
@@ -24,10 +24,10 @@ FLOORS = [
         "ledger",
         "transitions",
     },
-    {"pipeline", "settings", "metrics", "histogram"},
+    {"pipeline", "declaration", "settings", "metrics", "histogram"},
     {"stages", "broker", "records"},
     {"plumbing", "targets", "devbroker"},
-    {"runner", "ops", "target"},
+    {"runner", "ops", "looplag", "target"},
     {"cli", "demo", "testing", "pytest_plugin", "__main__", "__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,0 +1,286 @@
+"""The class that a user writes: options, callbacks, and what they say about the pipeline."""
+
+from collections.abc import Awaitable, Hashable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from re import sub
+from types import new_class
+from typing import Any, Generic, Literal, cast
+
+import msgspec
+from typing_extensions import TypeVar
+
+from flow.annotations import argument, members, resolved
+from flow.batch import Batch
+from flow.batching import Batching
+from flow.declaration import OPTIONS, check_class, shown
+from flow.errors import ConfigError
+from flow.message import Message
+from flow.options import suggestion
+from flow.outcome import Outcome
+from flow.ratelimit import RateLimit
+from flow.retries import Retries
+from flow.settings import Settings, load
+
+In = TypeVar("In")
+Out = TypeVar("Out", default=In)
+P = TypeVar("P", bound="Pipeline[Any, Any]")
+
+LEAST_PREFETCH, MOST_PREFETCH = 100, 2000
+CONSUMER_TIMEOUT = 1800  # seconds after which a broker with default settings takes a message back
+
+
+class Pipeline(Generic[In, Out]):
+    """Consumes one queue and delivers what it holds: subclass it, set the options, write the callbacks.
+
+    `In` is what the messages hold: a Struct, or several as `A | B`. `Out` is what `handle_message` makes of
+    it for `handle_batch`; without it the same. A subclass is checked when it is defined: a wrong name, value
+    or callback raises `ConfigError`. One without a queue is not run; others may inherit from it.
+
+    Raising `Skip`, `Retry`, `Reject`, `Unavailable` or any exception decides all that a callback has in
+    hand; `batch.skip`, `batch.retry` and `batch.reject` decide one message of many.
+    """
+
+    queue: str
+    """The queue to consume. It has no default."""
+    name: str
+    """What metrics and logs call it. Not inherited; defaults to the class name in snake_case."""
+    concurrency: int = 10
+    """Most messages in `handle_message` at once. Defaults to 10."""
+    batching: Batching | Mapping[str, Batching] | None = None
+    """How batches are made; several by name let `batcher` choose. None: `Batching()`, if there is a
+    `handle_batch`."""
+    retries: Retries = Retries()
+    """How often a message is tried before it is parked. Defaults to 10 attempts."""
+    rate_limit: RateLimit | None = None
+    """How often `handle_batch`, or else `handle_message`, is called. Defaults to None: no limit."""
+    prefetch: int | None = None
+    """Most unsettled messages the broker grants; None: what handlers and batches can use, 100 to 2000."""
+    handler_timeout: float = 60.0
+    """Most seconds for one `handle_message` or `handle_failed`; then it is cancelled and counts as failed.
+    Defaults to 60."""
+    batch_timeout: float = 120.0
+    """Most seconds for one `handle_batch`; then it is cancelled and counts as failed. Defaults to 120."""
+    retry_delay: float = 30.0
+    """Seconds that the queue's retry loop takes; it is set on the broker and cannot be read from it.
+    Defaults to 30."""
+    max_body: int = 1 << 20
+    """Most bytes of a body; larger ones are parked unread. Defaults to 1 MiB."""
+    park: Literal["queue", "loop"] = "queue"
+    """Where hopeless messages go: "queue" publishes them to the park, "loop" rejects them again and again,
+    for accounts that may not publish. Defaults to "queue"."""
+    dead_letter: Literal["assume", "refuse"] | None = None
+    """Whether rejecting is safe because the queue has a dead-letter exchange: "assume" it, or "refuse" to
+    reject, and hold the message instead. None: assumed for queues that flow sets up, else refused."""
+    settings: Any
+    """The settings given to the constructor; annotate it with a subclass of `Settings` to have it filled."""
+
+    def __init__(self, settings: Any = None) -> None:
+        """Take the *settings*, an instance of the class that `settings` is annotated with.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        wanted = self.settings_type()
+        if wanted is not None and not isinstance(settings, wanted):
+            got = type(settings).__name__
+            raise ConfigError(f"{type(self).__name__} takes {wanted.__name__} as its settings, got {got}")
+        self.settings = settings
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Check the class: names, values and callbacks, and with a queue also that they go together.
+
+        Raises:
+            ConfigError: something is wrong.
+        """
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            cls.name = sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+        check_class(cls, taken=_OWN)
+        if hasattr(cls, "queue"):
+            _check_together(cls)
+
+    def lifespan(self) -> AbstractAsyncContextManager[object]:
+        """Surround the run: open clients before the yield, close them after it.
+
+        An `async def` that yields once, under `@asynccontextmanager`. What it raises before the yield ends
+        the program before the first message is consumed.
+        """
+        return nullcontext()
+
+    def handle_message(self, message: Message[In]) -> Out | Awaitable[Out]:
+        """Handle one message; what is returned travels on to the batch as its new body.
+
+        May be `def` or `async def`; up to `concurrency` run at once. Without a `handle_batch` this is where
+        the delivery happens; before one it must be repeatable. Returns the body unless overridden.
+        """
+        return cast("Out", message.body)
+
+    def batcher(self, message: Message[Out]) -> str:
+        """Return the name of the `Batching` that *message* is for; needed when there are several."""
+        return next(iter(self.batchings()))
+
+    def batch_key(self, message: Message[Out]) -> Hashable:
+        """Return what the messages of one batch have in common. Returns None unless overridden: all."""
+        return None
+
+    def handle_batch(self, batch: Batch[Out]) -> Awaitable[None] | None:
+        """Deliver *batch*; what is neither marked nor decided by an exception is delivered on return.
+
+        May be `def` or `async def`; up to `Batching.concurrency` run at once for each `Batching`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no handle_batch")
+
+    async def handle_failed(self, message: Message[Any], outcome: Outcome, reason: str) -> None:
+        """Observe that *message* becomes retrying or parked, and why, before the broker is told.
+
+        It changes nothing; what it raises is logged.
+        """
+
+    @classmethod
+    def configured(cls, environment: Mapping[str, str], **options: object) -> "Pipeline[In, Out]":
+        """Return a pipeline with its settings from *environment*; *options* replace those of the class.
+
+        Raises:
+            ConfigError: an option, a setting or the class is wrong, or something is missing.
+        """
+        made = _with_options(cls, options) if options else cls
+        made.check()
+        wanted = made.settings_type()
+        return made() if wanted is None else made(load(wanted, environment))
+
+    @classmethod
+    def check(cls) -> None:
+        """Check that nothing is missing to run this class.
+
+        Raises:
+            ConfigError: there is no queue, no callback, or no Struct that its messages are read as.
+        """
+        name = cls.__name__
+        if not hasattr(cls, "queue"):
+            raise ConfigError(f'{name} needs a queue, like queue = "acme.crm"')
+        if not _defines(cls, "handle_message") and not _defines(cls, "handle_batch"):
+            raise ConfigError(f"{name} needs a handle_message or a handle_batch")
+        _check_together(cls)
+        for kind in cls.message_types():
+            if not issubclass(kind, msgspec.Struct):
+                raise ConfigError(f"{name} must read its messages as msgspec Structs, got {kind.__name__}")
+        cls.settings_type()
+
+    @classmethod
+    def message_types(cls) -> tuple[type, ...]:
+        """Return the classes of `In`.
+
+        Raises:
+            ConfigError: the class does not say what its messages hold.
+        """
+        found = argument(cls, Pipeline)
+        if found is None or isinstance(found, TypeVar):
+            example = f"class {cls.__name__}(Pipeline[ActionMessage])"
+            raise ConfigError(f"{cls.__name__} must say what its messages hold, like {example}")
+        types = tuple(members(found))
+        for one in types:
+            if not isinstance(one, type):
+                raise ConfigError(f"{cls.__name__} must name the classes of its messages, got {one}")
+        return cast("tuple[type, ...]", types)
+
+    @classmethod
+    def settings_type(cls) -> type[Settings] | None:
+        """Return the class that `settings` is annotated with, or None.
+
+        Raises:
+            ConfigError: it is no subclass of `Settings`.
+        """
+        for owner in cls.__mro__[: cls.__mro__.index(Pipeline)]:
+            annotation = vars(owner).get("__annotations__", {}).get("settings")
+            if annotation is not None:
+                found = resolved(annotation, owner)
+                if not isinstance(found, type) or not issubclass(found, Settings):
+                    got = shown(found)
+                    raise ConfigError(f"{cls.__name__}.settings must be a subclass of Settings, got {got}")
+                return found
+        return None
+
+    @classmethod
+    def batchings(cls) -> Mapping[str, Batching]:
+        """Return every `Batching` by name; the only one is called "default", and there may be none."""
+        if isinstance(cls.batching, Mapping):
+            return cls.batching
+        if not _defines(cls, "handle_batch"):
+            return {}
+        return {"default": cls.batching or Batching()}
+
+    @classmethod
+    def default_prefetch(cls) -> int:
+        """Return the prefetch that keeps handlers and batches busy, from 100 to 2000 messages."""
+        batches = sum(one.size * (one.concurrency + 4) for one in cls.batchings().values())
+        return min(max(cls.concurrency + batches, LEAST_PREFETCH), MOST_PREFETCH)
+
+    @classmethod
+    def granted(cls) -> int:
+        """Return the prefetch to ask the broker for: the one given, or else the default."""
+        return cls.prefetch or cls.default_prefetch()
+
+    @classmethod
+    def warnings(cls) -> list[str]:
+        """Return a sentence for everything that works, but hardly as it was meant."""
+        found = []
+        name, batchings = cls.__name__, cls.batchings().values()
+        prefetch = cls.granted()
+        size = max((one.size for one in batchings), default=0)
+        busy = cls.concurrency + sum(one.size * one.concurrency for one in batchings)
+        if prefetch < size:
+            found.append(f"{name}: prefetch {prefetch} can never fill a batch of {size}")
+        elif cls.prefetch is not None and prefetch < busy:
+            needed = f"the {busy} messages that handlers and batches hold when all are busy"
+            found.append(f"{name}: prefetch {prefetch} is below {needed}")
+        longest = cls.handler_timeout + max((one.timeout + cls.batch_timeout for one in batchings), default=0)
+        if longest > CONSUMER_TIMEOUT:
+            found.append(
+                f"{name}: a message may take {longest:g} s by its timeouts, but after {CONSUMER_TIMEOUT} s "
+                "a broker with default settings (consumer_timeout) ends the channel"
+            )
+        return found
+
+
+_OWN = {name for name, value in vars(Pipeline).items() if isinstance(value, classmethod) and name[0] != "_"}
+
+
+def _with_options(cls: type[P], options: Mapping[str, object]) -> type[P]:
+    """Return *cls* with other *options*, checked as on a class.
+
+    Raises:
+        ConfigError: there is no such option, or its value is wrong.
+    """
+    for name in options:
+        if name not in OPTIONS:
+            raise ConfigError(f"{cls.__name__} has no option {name}{suggestion(name, OPTIONS)}")
+    body = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__", "name")}
+    body.update(options)
+    return cast("type[P]", new_class(cls.__name__, (cls,), exec_body=lambda space: space.update(body)))
+
+
+def _defines(cls: type[Pipeline[Any, Any]], callback: str) -> bool:
+    return getattr(cls, callback) is not getattr(Pipeline, callback)
+
+
+def _check_together(cls: type[Pipeline[Any, Any]]) -> None:
+    """Check that options and callbacks do not contradict each other.
+
+    Raises:
+        ConfigError: they do.
+    """
+    name, batching = cls.__name__, cls.batching
+    if not _defines(cls, "handle_batch"):
+        if batching is not None:
+            raise ConfigError(f"{name}.batching needs a handle_batch to deliver the batches")
+        for callback in ("batch_key", "batcher"):
+            if _defines(cls, callback):
+                raise ConfigError(f"{name}.{callback} needs a handle_batch to deliver the batches")
+    several = isinstance(batching, Mapping)
+    if several and len(cls.batchings()) > 1 and not _defines(cls, "batcher"):
+        names = " and ".join(cls.batchings())
+        raise ConfigError(f"{name}.batching needs a batcher that chooses between {names}")
+    if not several and _defines(cls, "batcher"):
+        raise ConfigError(
+            f'{name}.batcher needs names to choose from, like batching = {{"bulk": Batching()}}'
+        )

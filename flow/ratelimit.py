@@ -1,0 +1,112 @@
+"""How often the target may be called; pure: time comes in as a number."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from flow.errors import ConfigError
+from flow.message import Message
+from flow.options import option, seconds
+
+TOLERANCE = 1e-6  # seconds: what rounding may make a caller come too early; it is paid back by the next wait
+CROWD = 1000  # buckets before the full ones are looked for and forgotten
+
+
+@option
+class RateLimit:
+    """How often the delivering callback may be called, or how many messages it may be given.
+
+    In any span of `s` seconds at most `limit × (1 + s / per)` are let through: what was not used is saved up
+    for one `per`, no longer. A batch that is larger than the whole limit goes when everything is saved up,
+    and what follows waits until it is paid for.
+    """
+
+    calls: float | None = None
+    """Calls of the delivering callback in each `per`; give this or `messages`."""
+    messages: float | None = None
+    """Messages handed to the delivering callback in each `per`; give this or `calls`."""
+    per: float = 1.0
+    """Seconds."""
+    key: Callable[[Message[Any]], Hashable] | None = None
+    """A limit of its own for each value, from the first message of a call; None: one for the pipeline."""
+
+    def __post_init__(self) -> None:
+        given = {name: value for name in ("calls", "messages") if (value := getattr(self, name)) is not None}
+        if len(given) != 1:
+            found = " and ".join(f"{name}={value!r}" for name, value in given.items()) or "neither"
+            raise ConfigError(f"RateLimit needs exactly one of calls and messages, got {found}")
+        for name, value in given.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < float("inf"):
+                raise ConfigError(f"RateLimit.{name} must be a number above 0, got {value!r}")
+        seconds("RateLimit.per", self.per)
+        if self.key is not None and not callable(self.key):
+            raise ConfigError(f"RateLimit.key must be a function of a message, got {self.key!r}")
+
+    @property
+    def limit(self) -> float:
+        """How many are let through in each `per`, whatever is counted."""
+        return self.calls or self.messages or 0.0
+
+    def divided(self, workers: int) -> "RateLimit":
+        """Return the share of one of so many *workers*."""
+        calls = None if self.calls is None else self.calls / workers
+        messages = None if self.messages is None else self.messages / workers
+        return RateLimit(calls=calls, messages=messages, per=self.per, key=self.key)
+
+
+class TokenBucket:
+    """Lets *limit* through in each *per* seconds; full at first, and never holds more than *limit*."""
+
+    __slots__ = ("_each", "_per", "full_at")
+
+    def __init__(self, limit: float, per: float) -> None:
+        self._each = per / limit  # seconds until one more is saved up
+        self._per = per
+        self.full_at = float("-inf")
+        """When everything is saved up again; all that a bucket has to remember."""
+
+    def delay(self, amount: float, now: float) -> float:
+        """Take *amount* and return 0.0, or take nothing and return the seconds until it can be taken.
+
+        More than the bucket ever holds is taken when it is full, and owed.
+        """
+        cost = amount * self._each
+        start = max(self.full_at, now)
+        wait = start - now + min(cost, self._per) - self._per
+        if wait > TOLERANCE:
+            return wait
+        self.full_at = start + cost
+        return 0.0
+
+
+class RateLimiter:
+    """The buckets of one `RateLimit`, one for each key."""
+
+    def __init__(self, options: RateLimit) -> None:
+        self._options = options
+        self._buckets: dict[Hashable, TokenBucket] = {}
+        self._crowd = CROWD
+
+    def __len__(self) -> int:
+        """Return how many buckets are kept."""
+        return len(self._buckets)
+
+    def delay(self, first: Message[Any], messages: int, now: float) -> float:
+        """Let a call with *messages* messages begin and return 0.0, or return the seconds to wait.
+
+        *first* is one of the messages. A wait takes nothing: ask again when it is over. Raises what the
+        user's `key` raises.
+        """
+        options = self._options
+        key = None if options.key is None else options.key(first)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= self._crowd:
+                self._forget(now)
+            bucket = self._buckets[key] = TokenBucket(options.limit, options.per)
+        return bucket.delay(1 if options.messages is None else messages, now)
+
+    def _forget(self, now: float) -> None:
+        """Forget the full buckets: a new one is full as well."""
+        self._buckets = {key: one for key, one in self._buckets.items() if one.full_at > now}
+        self._crowd = max(CROWD, 2 * len(self._buckets))

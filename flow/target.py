@@ -1,0 +1,166 @@
+"""Finds the pipelines that were asked for on the command line: `package.module` or `module:Class`.
+
+The current folder is added to `sys.path`, as `python -m` does, and the module is imported: its code runs.
+Names come from a person who starts a program, never from a message.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from traceback import extract_tb
+from types import ModuleType
+from typing import Any
+
+from flow.errors import ConfigError, TargetError
+from flow.pipeline import Pipeline
+
+SHIPPED = "pipelines"  # found in `flow.pipelines` when there is no local package of this name
+HERE = Path(__file__).parent
+# Their text speaks of the program; that of other errors may quote what the program read.
+PLAIN = (ConfigError, ImportError, NameError, AttributeError, SyntaxError)
+
+PipelineClass = type[Pipeline[Any, Any]]
+
+
+def load(target: str) -> list[PipelineClass]:
+    """Return every pipeline that the module *target* defines, or the one class it names after a colon.
+
+    A module's pipelines are the classes written in it that have a queue, in their order; imported ones do
+    not count. `pipelines.x` is taken from `flow.pipelines` when there is no local package `pipelines`.
+
+    Raises:
+        TargetError: there is no such module or class, it cannot be imported, or it is no pipeline.
+    """
+    name, colon, wanted = target.partition(":")
+    if not all(part.isidentifier() for part in name.split(".")) or (colon and not wanted.isidentifier()):
+        raise TargetError(
+            f"TARGET must be package.module or package.module:Class, got {target!r}{_meant(name)}"
+        )
+    module = _module(name)
+    return [_named(module, wanted)] if colon else _defined(module)
+
+
+def _meant(name: str) -> str:
+    path = Path(name)
+    if path.suffix != ".py" or path.is_absolute():
+        return ""
+    return f"; did you mean {'.'.join(path.with_suffix('').parts)}?"
+
+
+def _module(name: str) -> ModuleType:
+    """Import the module *name*.
+
+    Raises:
+        TargetError: there is none, or importing it raised.
+    """
+    folder = os.getcwd()
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    top = name.partition(".")[0]
+    found = f"flow.{name}" if top == SHIPPED and importlib.util.find_spec(top) is None else name
+    try:
+        return importlib.import_module(found)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 # the border to the user's code
+        if isinstance(error, ModuleNotFoundError) and _is_or_holds(error.name, found):
+            failure = f"there is no module {name}{_near(found)}"
+        else:
+            failure = f"{name} cannot be imported: {_said(error)}"
+    raise TargetError(failure)
+
+
+def _is_or_holds(missing: str | None, name: str) -> bool:
+    return missing is not None and f"{name}.".startswith(f"{missing}.")
+
+
+def _near(name: str) -> str:
+    """Return the modules that are where *name* was looked for, the nearest one if it is near."""
+    package, _, last = name.rpartition(".")
+    siblings = sorted(_siblings(package))
+    near = difflib.get_close_matches(last, siblings, n=1)
+    shown = f"{package}.".removeprefix("flow." if package == f"flow.{SHIPPED}" else "").lstrip(".")
+    if near:
+        return f"; did you mean {shown}{near[0]}?"
+    if siblings and package:
+        return f"; {package} has {', '.join(siblings)}"
+    return f" in {os.getcwd()} or among the installed packages"
+
+
+def _siblings(package: str) -> Iterator[str]:
+    loaded = sys.modules.get(package)
+    folders = [os.getcwd()] if not package else list(getattr(loaded, "__path__", []))
+    for path in (path for folder in folders for path in Path(folder).glob("*")):
+        module = path.suffix == ".py" or (path / "__init__.py").is_file()
+        if module and path.stem.isidentifier() and path.stem != "__init__":
+            yield path.stem
+
+
+def _said(error: BaseException) -> str:
+    """Say what importing raised, and where."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.msg} ({_path(error.filename)}:{error.lineno})"
+    frames = [
+        frame
+        for frame in extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and not _ours(Path(frame.filename))
+    ]
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    place = f" ({_path(own[-1].filename)}:{own[-1].lineno})" if own else ""
+    if isinstance(error, ConfigError):
+        return f"{error}{place}"
+    text = f": {error}" if isinstance(error, PLAIN) and str(error) else ""
+    return f"{type(error).__name__}{text}{place}"
+
+
+def _ours(path: Path) -> bool:
+    return HERE in path.parents and HERE / SHIPPED not in path.parents
+
+
+def _path(name: str) -> str:
+    path = Path(name)
+    return str(path.relative_to(os.getcwd()) if path.is_relative_to(os.getcwd()) else path)
+
+
+def _pipelines(module: ModuleType) -> dict[str, PipelineClass]:
+    """Return the pipeline classes that *module* can see, by their names in it."""
+    return {
+        name: found
+        for name, found in vars(module).items()
+        if isinstance(found, type) and issubclass(found, Pipeline) and found is not Pipeline
+    }
+
+
+def _defined(module: ModuleType) -> list[PipelineClass]:
+    own = {one: None for one in _pipelines(module).values() if one.__module__ == module.__name__}
+    complete = [one for one in own if hasattr(one, "queue") and not inspect.isabstract(one)]
+    if complete:
+        return complete
+    where = module.__name__
+    if own:
+        names = " and ".join(one.__name__ for one in own)
+        first = next(iter(own)).__name__
+        raise TargetError(f"{names} in {where} has no queue: set one, or run {where}:{first} with --queue")
+    imported = list(_pipelines(module))
+    hint = f"; did you mean {module.__name__}:{imported[0]}, which it imports?" if imported else ""
+    raise TargetError(
+        f"{module.__name__} defines no pipeline: no class that inherits from flow.Pipeline{hint}"
+    )
+
+
+def _named(module: ModuleType, wanted: str) -> PipelineClass:
+    classes = _pipelines(module)
+    if wanted in classes:
+        return classes[wanted]
+    if not hasattr(module, wanted):
+        near = difflib.get_close_matches(wanted, classes, n=1)
+        known = f"; its pipelines are {', '.join(classes)}" if classes else "; it has no pipeline"
+        hint = f"; did you mean {near[0]}?" if near else known
+        raise TargetError(f"{module.__name__} has no {wanted}{hint}")
+    found = getattr(module, wanted)
+    kind = "a class that does not inherit from" if isinstance(found, type) else f"{type(found).__name__}, not"
+    raise TargetError(f"{module.__name__}:{wanted} is {kind} flow.Pipeline")
