@@ -20,6 +20,7 @@ FLOORS = [
         "parking",
         "codec",
         "lifting",
+        "reasons",
         "crypto",
         "ledger",
         "transitions",
