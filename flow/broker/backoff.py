@@ -2,14 +2,12 @@
 
 from random import Random
 
-HEALTHY = 60.0  # seconds a session must have lasted without a delivery to count as healthy
-
 
 class Backoff:
-    """Delays that double from *least* to *most* seconds, each with jitter, until a session was healthy.
+    """Delays that double from *least* to *most* seconds, each with jitter, until they are reset.
 
-    Step n lies between half of its ceiling, `least * 2 ** (n + 1)`, and the ceiling; all delays lie within
-    [least, most]. Workers that lost the broker together do not come back together.
+    The delay n lies between half of its ceiling, `least * 2 ** n` for n from 1, and the ceiling; all lie
+    within [least, most]. Workers that lost the broker together do not come back together.
     """
 
     def __init__(self, random: Random, *, least: float = 0.5, most: float = 30.0) -> None:
@@ -23,11 +21,10 @@ class Backoff:
         self._ceiling = min(self.most, 2 * self._ceiling)
         return self._random.uniform(max(self.least, self._ceiling / 2), self._ceiling)
 
-    def ended(self, *, lasted: float, delivered: bool) -> None:
-        """Note that a session ended after *lasted* seconds; a healthy one makes the delays start over.
+    def reset(self) -> None:
+        """Begin with the shortest delay again.
 
-        Being connected is not health: a broker that accepts and drops every session would be called without
-        pause. A delivery is, or a minute without a fault.
+        Call it when a session was healthy: it delivered something or lasted a minute. Being connected is not
+        health, or a broker that accepts and drops every session would be called without pause.
         """
-        if delivered or lasted >= HEALTHY:
-            self._ceiling = self.least
+        self._ceiling = self.least
