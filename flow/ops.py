@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 PORT = 9300
 GRACE = 1.0  # seconds that an answer may still take once the endpoints stop
+FRESH = {"cache-control": "no-store"}
 LATE = 10.0  # seconds: a loop later than that misses its heartbeats
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>flow</title>
@@ -47,7 +48,7 @@ class Health(Protocol):
         """Return why it does not consume now, or None."""
 
     def state(self) -> Mapping[str, Any]:
-        """Return the states behind both: words and numbers, no hosts, versions or ids."""
+        """Return the state of each pipeline by its name: words and numbers, no hosts, versions or ids."""
 
 
 class Ops:
@@ -148,7 +149,7 @@ def application(health: Health, metrics: Sequence[PipelineMetrics], lag: LoopLag
 
     async def healthz(request: "Request") -> "Response":
         live = alive(health, lag) is None
-        states = {"live": live, "ready": health.ready() is None, **health.state()}
+        states = {"live": live, "ready": health.ready() is None, "pipelines": health.state()}
         return JSONResponse(states, 200 if live else 503, headers=FRESH)
 
     def verdict(reason: str | None) -> "Response":
@@ -158,9 +159,6 @@ def application(health: Health, metrics: Sequence[PipelineMetrics], lag: LoopLag
 
     endpoints = {"/": page, "/metrics": numbers, "/livez": livez, "/readyz": readyz, "/healthz": healthz}
     return Starlette(routes=[Route(path, endpoint) for path, endpoint in endpoints.items()])
-
-
-FRESH = {"cache-control": "no-store"}
 
 
 def alive(health: Health, lag: LoopLag) -> str | None:
