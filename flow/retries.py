@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
+from sysconfig import get_path
 from types import MappingProxyType, TracebackType
 
-from flow.errors import ConfigError, DecodeError
+from flow.codec import TooLarge
+from flow.errors import ConfigError, DecodeError, FlowError
 from flow.options import option, whole
 from flow.outcome import Decision, Outcome, Retry, Skip, Unavailable, Verdict
 
+STANDARD_LIBRARY = get_path("stdlib")
 ISOLATED = 2  # the last attempts are made alone, so that one bad message does not park its neighbours
 
 
@@ -47,6 +50,8 @@ def judge(error: BaseException, attempt: int, retries: Retries) -> Decision:
     if isinstance(error, Skip):
         return Decision(Outcome.SKIPPED, error.reason)
     reason = describe(error)
+    if isinstance(error, TooLarge):
+        return Decision(Outcome.RETRYING, reason)  # it is not here to be parked: it stays in the loop, unharmed
     if isinstance(error, DecodeError) or (
         isinstance(error, Verdict) and not isinstance(error, Retry | Unavailable)
     ):
@@ -67,7 +72,7 @@ def describe(error: BaseException) -> str:
     """
     if isinstance(error, Verdict):
         return error.reason
-    if isinstance(error, DecodeError):
+    if isinstance(error, FlowError):
         return str(error)
     return f"{type(error).__name__}{place(error.__traceback__)}"
 
@@ -76,9 +81,11 @@ def place(traceback: TracebackType | None) -> str:
     """Return " in function (file:line)" of the innermost frame of the user's own code, or ""."""
     found = ""
     while traceback is not None:
-        code = traceback.tb_frame.f_code
-        path = Path(code.co_filename)
-        if "site-packages" not in path.parts and path.parent.name != "stages":
-            found = f" in {code.co_name} ({path.name}:{traceback.tb_lineno})"
+        frame = traceback.tb_frame
+        path = Path(frame.f_code.co_filename)
+        module = frame.f_globals.get("__name__", "")
+        ours = module.startswith("flow.") and not module.startswith("flow.pipelines.")
+        if not ours and "site-packages" not in path.parts and not path.is_relative_to(STANDARD_LIBRARY):
+            found = f" in {frame.f_code.co_name} ({path.name}:{traceback.tb_lineno})"
         traceback = traceback.tb_next
     return found

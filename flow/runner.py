@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -41,7 +42,9 @@ class RunOptions:
 class Runner:
     """Keeps one pipeline consuming; every fault of the broker after the first success is waited out."""
 
-    def __init__(self, pipeline: Pipeline[Any, Any], url: BrokerUrl, options: RunOptions | None = None) -> None:
+    def __init__(
+        self, pipeline: Pipeline[Any, Any], url: BrokerUrl, options: RunOptions | None = None
+    ) -> None:
         self.pipeline = pipeline
         self.options = options or RunOptions()
         self.metrics = PipelineMetrics(pipeline.name, list(pipeline.batchings()))
@@ -130,9 +133,10 @@ class Runner:
 
     async def _open(self, engine: Engine) -> Session:
         pipeline = self.pipeline
+        prefetch = pipeline.prefetch or pipeline.default_prefetch()
         session = await Session.open(
             self._url,
-            {pipeline.queue: pipeline.granted()},
+            {pipeline.queue: prefetch},
             engine.receive,
             name=f"flow {pipeline.name}",
             max_body=pipeline.max_body,
@@ -140,7 +144,7 @@ class Runner:
         self._session = session
         engine.origins = session.consumers
         self._up(True)
-        log.info("%s consumes %s, %d messages at a time", pipeline.name, pipeline.queue, pipeline.granted())
+        log.info("%s consumes %s, %d messages at a time", pipeline.name, pipeline.queue, prefetch)
         return session
 
     async def _lost(self, engine: Engine, session: Session) -> None:
@@ -180,7 +184,7 @@ class Runner:
         engine.lost(session.outstanding(), session.unconfirmed())
 
     async def _park(self, message: Message[Any], reason: str) -> None:
-        headers = parked_headers(message, reason, self.pipeline.name)
+        headers = parked_headers(message, reason, self.pipeline.name, datetime.now(UTC))
         await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)
 
     def _up(self, up: bool) -> None:
@@ -188,7 +192,9 @@ class Runner:
         self.metrics.consumer_up[self.pipeline.queue] = up
 
     def _gauges(self, engine: Engine) -> None:
-        unsettled: Callable[[], dict[str, int]] = lambda: {one.queue: one.outstanding for one in engine.origins}  # noqa: E731
+        unsettled: Callable[[], dict[str, int]] = lambda: {
+            one.queue: one.outstanding for one in engine.origins
+        }
         self.metrics.in_progress = lambda: engine.running
         self.metrics.buffered = engine.buffered
         self.metrics.oldest_seconds = engine.oldest

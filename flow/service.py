@@ -25,7 +25,9 @@ HUNG = 3
 class Service:
     """Runs pipelines until a signal, then drains them and says what became of every message."""
 
-    def __init__(self, runners: Sequence[Runner], *, ops_host: str = "127.0.0.1", ops_port: int | None = 9300) -> None:
+    def __init__(
+        self, runners: Sequence[Runner], *, ops_host: str = "127.0.0.1", ops_port: int | None = 9300
+    ) -> None:
         """Serve metrics and health on *ops_host* and *ops_port* (0: a free one; None: not at all)."""
         self._runners = runners
         self._ops_host = ops_host

@@ -17,6 +17,7 @@ class MemoryOrigin:
         self.outstanding = 0
         self.alive = True
         self.tag = 0
+        self.made: list[Message[Any]] = []
         self.acked: list[Message[Any]] = []
         self.rejected: list[Message[Any]] = []
         self.released: list[Message[Any]] = []
@@ -36,7 +37,9 @@ class MemoryOrigin:
             deaths = [{"queue": self.queue, "reason": "rejected", "count": attempt - 1}]
             self.given[header] = Properties(headers={"x-death": deaths})
         routing = b"\x00" + bytes([len(self.queue)]) + self.queue.encode()
-        return Message(self, self.tag, redelivered, routing, header, raw, received_at)
+        made: Message[Any] = Message(self, self.tag, redelivered, routing, header, raw, received_at)
+        self.made.append(made)
+        return made
 
     def ack(self, message: Message[Any]) -> None:
         self._settle(message, self.acked)

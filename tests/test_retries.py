@@ -2,6 +2,7 @@
 
 import pytest
 
+from flow.codec import TooLarge
 from flow.errors import ConfigError, DecodeError
 from flow.outcome import Decision, Outcome, Reject, Retry, Skip, Unavailable
 from flow.retries import Retries, describe, judge
@@ -16,6 +17,7 @@ CANARY = "alice@example.org"
         (Skip("test action"), 99, Decision(Outcome.SKIPPED, "test action")),
         (Reject("no address"), 1, Decision(Outcome.PARKED, "no address")),
         (DecodeError("not JSON"), 1, Decision(Outcome.PARKED, "not JSON")),
+        (TooLarge("too large"), 99, Decision(Outcome.RETRYING, "too large")),
         (Retry("busy"), 1, Decision(Outcome.RETRYING, "busy", None)),
         (Retry("busy", after=3.0), 2, Decision(Outcome.RETRYING, "busy", 3.0)),
         (Unavailable("away", after=9.0), 1, Decision(Outcome.RETRYING, "away", 9.0)),

@@ -36,11 +36,15 @@ log = logging.getLogger("flow")
     envvar="FLOW_SHUTDOWN_TIMEOUT",
     help="Seconds to finish what was received after a request to stop.",
 )
-@click.option("--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="Seconds of the retry loop's delay.")
+@click.option(
+    "--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="Seconds of the retry loop's delay."
+)
 @click.option("--wait", is_flag=True, envvar="FLOW_WAIT", help="Wait while the set-up is wrong, do not end.")
 @click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Treat warnings about options as errors.")
 @click.option("--ops-host", default="127.0.0.1", show_default=True, envvar="FLOW_OPS_HOST")
-@click.option("--ops-port", type=click.IntRange(0, 65535), default=9300, show_default=True, envvar="FLOW_OPS_PORT")
+@click.option(
+    "--ops-port", type=click.IntRange(0, 65535), default=9300, show_default=True, envvar="FLOW_OPS_PORT"
+)
 @click.option("--no-ops", is_flag=True, envvar="FLOW_NO_OPS", help="Serve no metrics and no health.")
 @click.option(
     "--log-format", type=click.Choice(["console", "json"]), default="console", envvar="FLOW_LOG_FORMAT"

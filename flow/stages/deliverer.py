@@ -52,9 +52,7 @@ class Deliverer:
         self._cancelled = False
         self._watchdog = Watchdog(self.marks, pipeline.batch_timeout, clock)
         self._limited = pipeline.rate_limit is not None
-        self.gate = Gate(
-            pipeline, name, options.concurrency, clock, wake=self._bell.ring_all, waited=metrics.rate_limited
-        )
+        self.gate = Gate(pipeline, name, options.concurrency, metrics, clock, self._bell.ring_all)
 
     @property
     def free(self) -> bool:
@@ -71,11 +69,11 @@ class Deliverer:
         if self._closed:
             self._acknowledger.give_back(message)
             return
-        message.state = State.BATCHED
         if alone:
             self.batcher.add_alone(message, key)
         else:
             self.batcher.add(message, key, now, weight)
+        message.state = State.BATCHED
         self.look()
 
     def look(self) -> None:

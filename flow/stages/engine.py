@@ -59,7 +59,8 @@ class Engine:
             name: Deliverer(name, options, pipeline, self.acknowledger, metrics, clock, idle=self._idle)
             for name, options in self._batchings.items()
         }
-        self._only = next(iter(self.deliverers.values())) if len(self.deliverers) == 1 else None
+        chooses = type(pipeline).batcher is not Pipeline.batcher
+        self._only = None if chooses else next(iter(self.deliverers.values()), None)
         self._keyed = type(pipeline).batch_key is not Pipeline.batch_key
 
     @property

@@ -9,6 +9,7 @@ import anyio
 from flow.breaker import Breaker
 from flow.clock import Clock, Timer
 from flow.message import Message
+from flow.metrics import PipelineMetrics
 from flow.outcome import Unavailable, Verdict
 from flow.pipeline import Pipeline
 from flow.ratelimit import RateLimiter
@@ -25,18 +26,17 @@ class Gate:
         pipeline: Pipeline[Any, Any],
         name: str,
         slots: int,
+        metrics: PipelineMetrics,
         clock: Clock,
-        *,
         wake: Callable[[], None],
-        waited: Callable[[float], None],
     ) -> None:
-        """Take the number of *slots* that call, *wake*, which lets them look again, and *waited* for seconds."""
+        """Take the number of *slots* that call, and *wake*, which lets them look again."""
         self.breaker = Breaker(slots)
         self._target = pipeline.name if name == "default" else f"{pipeline.name} {name}"
         self._limiter = None if pipeline.rate_limit is None else RateLimiter(pipeline.rate_limit)
         self._clock = clock
         self._wake = wake
-        self._waited = waited
+        self._metrics = metrics
         self._timer: Timer | None = None
 
     def shut(self) -> bool:
@@ -53,7 +53,7 @@ class Gate:
         if self._limiter is None:
             return
         while (delay := self._limiter.delay(first, count, self._clock.now())) > 0:
-            self._waited(delay)
+            self._metrics.rate_limit_wait_seconds_total += delay
             over = anyio.Event()
             timer = self._clock.call_at(self._clock.now() + delay, over.set)
             try:

@@ -56,14 +56,7 @@ class Processor:
         self._bell = Bell()
         self.gate: Gate | None = None
         if forward is None:
-            self.gate = Gate(
-                pipeline,
-                "default",
-                pipeline.concurrency,
-                clock,
-                wake=self._bell.ring_all,
-                waited=metrics.rate_limited,
-            )
+            self.gate = Gate(pipeline, "default", pipeline.concurrency, metrics, clock, self._bell.ring_all)
         self._rung = False  # a worker was woken and has not run yet
         self._closed = False
         self._cancelled = False
