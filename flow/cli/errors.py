@@ -56,3 +56,8 @@ class Guarded(click.Group):
             if isinstance(first, FlowError):
                 fail(first)
             raise first from None  # click knows what to do with a closed pipe or Ctrl-C
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            say(f"{error.filename or 'the file'}: {error.strerror or type(error).__name__}")
+            sys.exit(FAILED)

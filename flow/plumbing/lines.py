@@ -5,6 +5,7 @@ import stat
 from collections import deque
 
 import anyio
+import anyio.lowlevel
 
 CHUNK = 1 << 16
 
@@ -20,6 +21,7 @@ class Source:
 
     async def read(self) -> bytes:
         """Return the next bytes; empty at the end."""
+        await anyio.lowlevel.checkpoint()
         if self.endless:
             try:
                 await anyio.wait_readable(self._descriptor)
@@ -42,6 +44,11 @@ class Lines:
         self._source = source
         self._waiting: deque[bytes] = deque()
         self._begun: list[bytes] = []  # parts of a line whose end was not read yet
+
+    @property
+    def endless(self) -> bool:
+        """Whether the source may go on for ever."""
+        return self._source.endless
 
     def __aiter__(self) -> "Lines":
         return self

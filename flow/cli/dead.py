@@ -1,0 +1,166 @@
+"""`flow dead`: look after parked messages."""
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+import msgspec
+
+from flow.broker.url import BrokerUrl
+from flow.cli.errors import FAILED, say
+from flow.cli.masking import masked, printable, revealed
+from flow.cli.options import amqp_url
+from flow.cli.private import new_file
+from flow.cli.table import table
+from flow.parking import Parked
+from flow.plumbing.dead import Look, Selection, replay, visit
+from flow.plumbing.park import WINDOW
+
+UNKNOWN = "no parked message has the id {}: `flow dead list` tells the ids"
+
+of_queue = click.option("--queue", metavar="QUEUE", help="Only messages that failed in this queue.")
+
+
+@click.group()
+def dead() -> None:
+    """Look after parked messages: those that no attempt could deliver.
+
+    They wait in the queue system.dead. Looking at them leaves them there, though a quorum queue puts them
+    at its end.
+    """
+
+
+@dead.command("list")
+@amqp_url
+@of_queue
+@click.option(
+    "--limit", type=click.IntRange(1, WINDOW), default=50, show_default=True, help="At most so many."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on each line.")
+def list_(url: BrokerUrl, queue: str | None, limit: int, as_json: bool) -> None:
+    """List parked messages, without their bodies."""
+    rows: list[Parked] = []
+    selection = Selection(queue=queue)
+    look = anyio.run(visit, url, selection, lambda parked, _: rows.append(parked), limit)
+    if as_json:
+        for parked in rows:
+            click.echo(msgspec.json.encode(parked).decode())
+    else:
+        show(rows)
+    left = look.waiting - look.seen
+    if left or not look.waiting:
+        say(f"{look.waiting} messages are parked" + (f", {left} of them were not looked at" if left else ""))
+
+
+@dead.command("show")
+@click.argument("identifier", metavar="ID")
+@amqp_url
+@click.option("--show-personal-data", is_flag=True, help="Show the body as it is, not only its structure.")
+def show_(identifier: str, url: BrokerUrl, show_personal_data: bool) -> None:
+    """Show one parked message; ID is the one that `flow dead list` tells."""
+    found: list[tuple[Parked, bytes]] = []
+    selection = Selection(ids=frozenset({identifier}))
+    anyio.run(visit, url, selection, lambda parked, body: found.append((parked, body)), 1)
+    if not found:
+        say(UNKNOWN.format(printable(identifier)))
+        sys.exit(FAILED)
+    parked, body = found[0]
+    for name, value in plain(parked).items():
+        click.echo(f"{name.replace('_', ' ')}: {'' if value is None else printable(str(value))}")
+    click.echo()
+    click.echo(revealed(body) if show_personal_data else masked(body))
+
+
+@dead.command("replay")
+@amqp_url
+@of_queue
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Only this message; may be repeated.")
+@click.option("--all", "everything", is_flag=True, help="Whatever is parked.")
+def replay_(url: BrokerUrl, queue: str | None, ids: Sequence[str], everything: bool) -> None:
+    """Send parked messages back to the queues in which they failed, with all attempts before them again.
+
+    A message leaves the park only after the broker has confirmed its copy: if this command is interrupted, it
+    may be in both places, never in none.
+    """
+    if everything == bool(queue or ids):
+        raise click.UsageError("say which messages: either --queue or --id, or --all")
+    replayed: list[str] = []
+    selection = Selection(queue=queue, ids=frozenset(ids))
+    look = anyio.run(replay, url, selection, lambda parked: replayed.append(parked.id))
+    for failure in look.failures:
+        say(printable(failure))
+    missing = sorted(selection.ids - set(look.found))
+    for identifier in missing:
+        say(UNKNOWN.format(printable(identifier)))
+    unseen = not selection.complete(look.found) and tell_unseen(look)
+    click.echo(f"replayed {len(replayed)} of {look.waiting} parked messages")
+    sys.exit(FAILED if look.failures or missing or unseen else 0)
+
+
+@dead.command("export")
+@click.argument("path", metavar="NEW_FILE", type=click.Path(dir_okay=False, path_type=Path))
+@amqp_url
+@of_queue
+def export(path: Path, url: BrokerUrl, queue: str | None) -> None:
+    """Write parked messages to NEW_FILE, a JSON object on each line; they stay parked.
+
+    The file holds the bodies with all personal data, and only its owner may read it (mode 0600).
+    """
+    with new_file(path) as file:
+
+        def write(parked: Parked, body: bytes) -> None:
+            file.write(msgspec.json.encode(plain(parked) | text_of(body)) + b"\n")
+
+        try:
+            look = anyio.run(visit, url, Selection(queue=queue), write)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink()  # half a file would be taken for a whole one
+            raise
+    click.echo(f"exported {len(look.found)} of {look.waiting} parked messages")
+    sys.exit(FAILED if tell_unseen(look) else 0)
+
+
+def show(rows: Sequence[Parked]) -> None:
+    """Print the table of `flow dead list`."""
+    head = ("ID", "QUEUE", "PIPELINE", "ATTEMPTS", "PARKED", "REASON")
+    table(head, [line(parked) for parked in rows])
+
+
+def line(parked: Parked) -> tuple[str, ...]:
+    """Return one row of `flow dead list`."""
+    texts = parked.queue or "?", parked.pipeline or "", str(parked.attempts), moment(parked.parked_at)
+    return parked.id, *(printable(text) for text in (*texts, parked.reason))
+
+
+def moment(at: datetime | None) -> str:
+    """Return a time in UTC, to the second."""
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def plain(parked: Parked) -> dict[str, Any]:
+    """Return what is known of *parked* under its names, times as ISO 8601."""
+    known: dict[str, Any] = msgspec.to_builtins(parked)
+    return known
+
+
+def text_of(body: bytes) -> dict[str, str]:
+    """Return the body under `body` as text, or under `body_base64` when it is none."""
+    try:
+        return {"body": body.decode()}
+    except UnicodeDecodeError:
+        return {"body_base64": msgspec.to_builtins(body)}
+
+
+def tell_unseen(look: Look) -> bool:
+    """Say how many messages were not looked at, if any; whether there were some."""
+    unseen = look.waiting - look.seen
+    if unseen > 0:
+        say(f"{unseen} parked messages were not looked at: another command holds them, or they are too many")
+    return unseen > 0

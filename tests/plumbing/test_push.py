@@ -1,0 +1,184 @@
+from collections.abc import AsyncIterator, Callable, Iterable
+
+import anyio
+import pytest
+
+from flow.errors import BrokerError, ConnectionLost, DecodeError, PublishFailed
+from flow.plumbing.push import HOPELESS, WINDOW, Push, Unconfirmed, check_document, check_line, check_nothing
+
+pytestmark = pytest.mark.anyio
+
+
+class Broker:
+    """Confirms what is not in *errors*; with a gate, only once that is open."""
+
+    def __init__(
+        self, errors: dict[bytes, BrokerError] | None = None, gate: anyio.Event | None = None
+    ) -> None:
+        self.errors = errors or {}
+        self.gate = gate
+        self.confirmed: list[bytes] = []
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def publish(self, body: bytes) -> None:
+        self.under_way += 1
+        self.most_under_way = max(self.under_way, self.most_under_way)
+        try:
+            await (self.gate.wait() if self.gate else anyio.lowlevel.checkpoint())
+        finally:
+            self.under_way -= 1
+        if body in self.errors:
+            raise self.errors[body]
+        self.confirmed.append(body)
+
+
+async def stream(bodies: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for body in bodies:
+        yield body
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(1, count + 1)]
+
+
+async def pushed(
+    broker: Broker, bodies: Iterable[bytes], check: Callable[[bytes], bool] = check_nothing
+) -> tuple[Push, list[Unconfirmed]]:
+    failures: list[Unconfirmed] = []
+    push = Push(broker.publish, check, failures.append)
+    with anyio.fail_after(30):
+        await push.run(stream(bodies))
+    return push, failures
+
+
+async def test_every_body_is_published_and_counted() -> None:
+    broker = Broker()
+
+    push, failures = await pushed(broker, numbered(500))
+
+    assert sorted(broker.confirmed) == sorted(numbered(500))
+    assert (push.pushed, push.confirmed, push.failed) == (500, 500, 0)
+    assert failures == push.unconfirmed() == []
+
+
+async def test_no_more_than_the_window_is_under_way() -> None:
+    broker = Broker()
+
+    await pushed(broker, numbered(5 * WINDOW))
+
+    assert broker.most_under_way == WINDOW
+
+
+async def test_a_refused_body_is_told_with_its_place_and_the_others_go_on() -> None:
+    error = PublishFailed("refused")
+    broker = Broker({b"2": error})
+
+    push, failures = await pushed(broker, numbered(4))
+
+    assert failures == [Unconfirmed(2, b"2", error)]
+    assert (push.pushed, push.confirmed, push.failed) == (4, 3, 1)
+    assert not push.stopped
+
+
+async def test_a_lost_broker_ends_it_and_everything_unconfirmed_is_known() -> None:
+    gate = anyio.Event()
+    broker = Broker({b"1": ConnectionLost("gone"), b"3": ConnectionLost("gone too")}, gate)
+    failures: list[Unconfirmed] = []
+    push = Push(broker.publish, check_nothing, failures.append)
+    bodies = stream(numbered(10 * WINDOW))
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(push.run, bodies)
+            await anyio.wait_all_tasks_blocked()
+            gate.set()
+
+    assert str(push.fault) == "gone"
+    assert push.stopped
+    left = {one.body for one in push.unconfirmed()}
+    assert left | set(broker.confirmed) == {body for body in numbered(10 * WINDOW) if int(body) <= push.read}
+    assert {b"1", b"3"} <= left
+    assert not left & set(broker.confirmed)
+    assert push.read <= WINDOW + 1
+
+
+async def test_what_is_under_way_is_waited_for_when_it_is_stopped() -> None:
+    gate = anyio.Event()
+    broker = Broker(gate=gate)
+    push = Push(broker.publish, check_nothing, lambda _: None)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(push.run, stream(numbered(10 * WINDOW)))
+            await anyio.wait_all_tasks_blocked()
+            push.stop()
+            gate.set()
+
+    assert len(broker.confirmed) == push.confirmed == WINDOW
+    assert [one.number for one in push.unconfirmed()] == [WINDOW + 1]
+
+
+async def test_a_hundred_refusals_in_a_row_end_it() -> None:
+    bodies = numbered(10 * HOPELESS)
+    broker = Broker({body: PublishFailed("no queue is bound") for body in bodies})
+
+    push, failures = await pushed(broker, bodies)
+
+    assert str(push.fault) == "100 failed in a row, so that the rest was not tried"
+    assert HOPELESS <= len(failures) < 3 * HOPELESS
+
+
+async def test_scattered_refusals_do_not_end_it() -> None:
+    bodies = numbered(4 * HOPELESS)
+    broker = Broker({body: PublishFailed("full") for body in bodies[::2]})
+
+    push, failures = await pushed(broker, bodies)
+
+    assert push.fault is None
+    assert len(failures) == 2 * HOPELESS
+
+
+async def test_lines_that_are_no_json_are_told_and_not_published() -> None:
+    broker = Broker()
+
+    push, failures = await pushed(broker, [b'{"a": 1}', b'{"secret": ', b"2"], check_line)
+
+    assert sorted(broker.confirmed) == [b"2", b'{"a": 1}']
+    assert [(one.number, one.body) for one in failures] == [(2, b'{"secret": ')]
+    assert "secret" not in str(failures[0].error)
+    assert (push.pushed, push.failed) == (2, 1)
+
+
+async def test_blank_lines_are_left_out_and_still_counted_as_lines() -> None:
+    push, failures = await pushed(Broker(), [b"1", b"", b" \t\r", b"nonsense"], check_line)
+
+    assert (push.pushed, push.confirmed) == (1, 1)
+    assert [one.number for one in failures] == [4]
+    assert push.unconfirmed() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"{",
+        b'{"a": 1} x',
+        b"nul",
+        b'"\xff"',
+        b"\xef\xbb\xbf{}",
+        b"[NaN]",
+        b"[" * 100_000,
+        b'{"a": "\\ud800"}',
+    ],
+    ids=repr,
+)
+def test_a_document_that_is_no_json_is_refused_without_being_quoted(body: bytes) -> None:
+    with pytest.raises(DecodeError, match=r"^it is not valid JSON in UTF-8; --raw would push it as it is$"):
+        check_document(body)
+
+
+@pytest.mark.parametrize("body", [b"{}", b" [1] \n", '"ä"'.encode(), b"null", b"1e3"])
+def test_a_json_document_is_taken(body: bytes) -> None:
+    assert check_document(body)
