@@ -2,7 +2,6 @@
 
 import logging
 import random
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +19,7 @@ from flow.options import option
 from flow.parking import parked_headers
 from flow.pipeline import Pipeline
 from flow.stages.engine import Engine
-from flow.topology import PARK_EXCHANGE
+from flow.topology import PARK_EXCHANGE, has_retry_loop
 
 HEALTHY = 60.0  # seconds after which a session counts as healthy even if nothing was delivered
 
@@ -51,7 +50,6 @@ class Runner:
         self.hung = 0
         """How many callbacks had to be cancelled at the end of the drain."""
         self._url = url
-        self._engine: Engine | None = None
         self._session: Session | None = None
         self._publisher = Publisher(url, name=f"flow {pipeline.name} parking")
         self._stopping = anyio.Event()
@@ -101,7 +99,7 @@ class Runner:
             self.stop()
 
     async def _work(self) -> None:
-        engine = self._engine = Engine(self.pipeline, self.metrics, self._park)
+        engine = Engine(self.pipeline, self.metrics, self._park, rejectable=self._rejectable())
         self._gauges(engine)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(engine.run)
@@ -183,6 +181,24 @@ class Runner:
         await session.failed.wait()
         engine.lost(session.outstanding(), session.unconfirmed())
 
+    def _rejectable(self) -> bool:
+        """Tell whether the queue has a dead-letter exchange, so that rejecting loses nothing.
+
+        AMQP does not show it: it is known of the queues that `flow setup` and current servers declare.
+        """
+        pipeline = self.pipeline
+        if pipeline.dead_letter is not None:
+            return pipeline.dead_letter == "assume"
+        if has_retry_loop(pipeline.queue):
+            return True
+        log.warning(
+            "%s: nothing tells that %s has a retry loop, so retries are held and made here; "
+            'when it has one (flow setup --queue makes it), set dead_letter = "assume"',
+            pipeline.name,
+            pipeline.queue,
+        )
+        return False
+
     async def _park(self, message: Message[Any], reason: str) -> None:
         headers = parked_headers(message, reason, self.pipeline.name, datetime.now(UTC))
         await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)
@@ -192,10 +208,7 @@ class Runner:
         self.metrics.consumer_up[self.pipeline.queue] = up
 
     def _gauges(self, engine: Engine) -> None:
-        unsettled: Callable[[], dict[str, int]] = lambda: {
-            one.queue: one.outstanding for one in engine.origins
-        }
         self.metrics.in_progress = lambda: engine.running
         self.metrics.buffered = engine.buffered
         self.metrics.oldest_seconds = engine.oldest
-        self.metrics.unsettled = unsettled
+        self.metrics.unsettled = lambda: {one.queue: one.outstanding for one in engine.origins}

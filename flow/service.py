@@ -100,7 +100,7 @@ class Service:
             await runner.run()
         except* FlowError as group:
             self._errors += leaves(group)
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001  # the user's lifespan, or a bug: the process ends with its account
             for error in leaves(group):
                 log.error("%s ended: %s", runner.pipeline.name, describe(error), extra={"error": error})
             self._errors += leaves(group)

@@ -72,8 +72,9 @@ def run(
 ) -> None:
     """Run the pipelines of TARGET: a module, or module:Class.
 
-    Stops at SIGTERM or SIGINT: finishes what was received, accounts for every message and exits with 0, or with
-    3 when callbacks had to be cancelled. A second signal ends it at once. Exit code 78: the set-up is wrong.
+    Stops at SIGTERM or SIGINT: finishes what was received, accounts for every message and exits with 0, or
+    with 3 when callbacks had to be cancelled. A second signal ends it at once. Exit code 78: the set-up is
+    wrong.
     """
     configure(log_format, log_level, tracebacks=tracebacks)
     try:

@@ -29,16 +29,19 @@ class Acknowledger:
         *,
         park: Callable[[Message[Any], Decision], None],
         hold: Callable[[Message[Any], float], bool],
+        keep: Callable[[Message[Any]], None] | None,
     ) -> None:
-        """Take *park* and *hold*, which carry out what is more than a verb at the broker.
+        """Take *park*, *hold* and *keep*, which carry out what is more than a verb at the broker.
 
-        *hold* keeps a message for another attempt and returns False when it must be rejected now.
+        *hold* keeps a message for another attempt and returns False when it must be rejected now. *keep*
+        does so in place of every rejection; None: rejecting is safe.
         """
         self._pipeline = pipeline
         self._metrics = metrics
         self._now = clock.now
         self._park = park
         self._hold = hold
+        self._keep = keep
         self._observed = type(pipeline).handle_failed is not Pipeline.handle_failed
 
     def delivered(self, messages: Sequence[Message[Any]]) -> None:
@@ -114,6 +117,9 @@ class Acknowledger:
         origin = message.origin
         if not origin.alive:
             self._stale(message)
+            return
+        if decision.outcome is Outcome.RETRYING and self._keep is not None:
+            self._keep(message)
             return
         message.state = State.SETTLED
         account = self._metrics.accounts[origin.queue]

@@ -26,9 +26,18 @@ class Engine:
     """Processor, batchers, deliverers, acknowledger, holder and parker of one pipeline."""
 
     def __init__(
-        self, pipeline: Pipeline[Any, Any], metrics: PipelineMetrics, park: Park, clock: Clock | None = None
+        self,
+        pipeline: Pipeline[Any, Any],
+        metrics: PipelineMetrics,
+        park: Park,
+        clock: Clock | None = None,
+        *,
+        rejectable: bool = True,
     ) -> None:
-        """Take *park*, which returns once a copy of a hopeless message is safe in the park."""
+        """Take *park*, which returns once a copy of a hopeless message is safe in the park.
+
+        Without *rejectable* the queue may drop what is rejected: it is held and tried again here instead.
+        """
         clock = clock or LoopClock()
         self.pipeline = pipeline
         self.metrics = metrics
@@ -43,7 +52,15 @@ class Engine:
         self._holder = Holder(
             clock, pipeline.retry_delay, again=self._again, reject=self._reject, early=self._early
         )
-        self.acknowledger = Acknowledger(pipeline, metrics, clock, park=self._park, hold=self._holder.hold)
+        self._rejectable = rejectable
+        self.acknowledger = Acknowledger(
+            pipeline,
+            metrics,
+            clock,
+            park=self._park,
+            hold=self._holder.hold,
+            keep=None if rejectable else self._holder.keep,
+        )
         self._parker = Parker(park, self.acknowledger.settle)
         self._processor = Processor(
             pipeline,
@@ -234,7 +251,10 @@ class Engine:
         self._parker.put(message, decision)
 
     def _reject(self, message: Message[Any]) -> None:
-        self.acknowledger.settle(message, message.decision or Decision(Outcome.RETRYING))
+        if self._rejectable:
+            self.acknowledger.settle(message, message.decision or Decision(Outcome.RETRYING))
+        else:
+            self.acknowledger.give_back(message)
 
     def _early(self) -> None:
         self.metrics.retry_early += 1

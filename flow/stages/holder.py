@@ -55,6 +55,12 @@ class Holder:
         self._timers[message] = self._clock.call_at(self._clock.now() + wait, lambda: ready(message))
         return True
 
+    def keep(self, message: Message[Any]) -> None:
+        """Hold *message* for another attempt after the retry delay; for queues that cannot reject safely."""
+        message.state = State.HELD
+        when = self._clock.now() + self._retry_delay
+        self._timers[message] = self._clock.call_at(when, lambda: self._ready(message))
+
     def let_go(self, message: Message[Any]) -> None:
         """Forget *message*, whose session ended."""
         timer = self._timers.pop(message, None)

@@ -25,14 +25,14 @@ class Number(msgspec.Struct):
 class Line:
     """A pipeline between a queue in memory and a park in memory."""
 
-    def __init__(self, pipeline: Pipeline[Any, Any], prefetch: int) -> None:
+    def __init__(self, pipeline: Pipeline[Any, Any], prefetch: int, *, rejectable: bool) -> None:
         self.clock = ManualClock()
         self.origin = MemoryOrigin(pipeline.queue, prefetch)
         self.metrics = PipelineMetrics(pipeline.name, list(pipeline.batchings()))
         self.metrics.account(pipeline.queue)
         self.parked: list[tuple[int, str]] = []
         self.park_fails = False
-        self.engine = Engine(pipeline, self.metrics, self._park, self.clock)
+        self.engine = Engine(pipeline, self.metrics, self._park, self.clock, rejectable=rejectable)
         self.engine.origins = [self.origin]
 
     async def _park(self, message: Message[Any], reason: str) -> None:
@@ -111,8 +111,10 @@ async def start() -> AsyncIterator[Start]:
     """Start engines; they are stopped when the test ends."""
     async with anyio.create_task_group() as tasks:
 
-        async def begin(kind: type[Pipeline[Any, Any]], prefetch: int = 1000) -> Line:
-            line = Line(kind(), prefetch)
+        async def begin(
+            kind: type[Pipeline[Any, Any]], prefetch: int = 1000, *, rejectable: bool = True
+        ) -> Line:
+            line = Line(kind(), prefetch, rejectable=rejectable)
             tasks.start_soon(line.engine.run)
             await quiet()
             return line

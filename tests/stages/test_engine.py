@@ -11,6 +11,7 @@ from flow.message import Message
 from flow.outcome import Retry, Unavailable
 from flow.pipeline import Pipeline
 from flow.ratelimit import RateLimit
+from flow.retries import Retries
 from tests.stages.conftest import Line, Number, Start, quiet
 from tests.stages.test_deliverer import Collecting, batches
 
@@ -380,3 +381,32 @@ async def test_the_account_balances_when_nothing_is_left(start: Start) -> None:
     assert line.engine.running == 0
     assert set(line.engine.buffered().values()) == {0}
     assert line.engine.oldest() == 0.0
+
+
+async def test_a_queue_that_may_drop_rejected_messages_is_never_rejected_to(start: Start) -> None:
+    """Retried here after the loop's delay, parked when hopeless, given back at a drain."""
+    attempts: list[int] = []
+
+    class Unsafe(Pipeline[Number]):
+        queue = "numbers"
+        retries = Retries(attempts=2)
+        retry_delay = 30.0
+
+        async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+            attempts.append(message.attempt)
+            raise Retry("not now")
+
+    line = await start(Unsafe, rejectable=False)
+    await line.push(1)
+    await line.advance(30.1)
+    line.park_fails = True
+    await line.push(2)
+    await line.advance(30.1)
+    await line.advance(30.1)
+    await line.engine.drain(5.0)
+
+    assert attempts == [1, 2, 1, 2, 3]
+    assert [n for n, _ in line.parked] == [1]
+    assert line.rejected == []
+    assert line.released == [2]
+    assert line.account == {"received": 2, "parked": 1, "returned": 1}
