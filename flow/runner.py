@@ -49,6 +49,7 @@ class Runner:
         self.metrics = PipelineMetrics(pipeline.name, list(pipeline.batchings()))
         self.hung = 0
         """How many callbacks had to be cancelled at the end of the drain."""
+        self.ended = anyio.Event()
         self._url = url
         self._session: Session | None = None
         self._publisher = Publisher(url, name=f"flow {pipeline.name} parking")
@@ -90,6 +91,7 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 async with self.pipeline.lifespan():
                     await self._work()
+            self.ended.set()
             outer.cancel_scope.cancel()
 
     async def _stop_when_cancelled(self) -> None:
