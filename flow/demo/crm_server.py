@@ -6,7 +6,7 @@ import json
 import secrets
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import click
 import msgspec
 import uvicorn
@@ -37,21 +38,36 @@ class Call:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn without its signal handlers, and with a way to know that it has started."""
+    """Uvicorn without its signal handlers and polling: an event says that it listens, another ends it."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = anyio.Event()
+        self.stopping = anyio.Event()
+        self.stopped = anyio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the process."""
         yield
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
-        await super().startup(sockets)
+    async def main_loop(self) -> None:
+        """Serve until `stopping`."""
         self.ready.set()
+        await self.on_tick(0)
+        await self.stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen no more, and reset every connection."""
+        for server in self.servers:
+            server.close()
+        for one in sockets or []:
+            one.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        while self.server_state.tasks:
+            await anyio.lowlevel.checkpoint()
+        self.stopped.set()
 
 
 class CrmServer:
@@ -80,7 +96,6 @@ class CrmServer:
         self._socket = bound(port)
         self.port: int = self._socket.getsockname()[1]
         self._server: Server | None = None
-        self._stopped = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._app = Starlette(
             routes=[
@@ -120,29 +135,22 @@ class CrmServer:
         config = uvicorn.Config(
             self._app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False
         )
-        self._server, self._stopped = Server(config), anyio.Event()
-        self._tasks.start_soon(self._serve, self._server, self._stopped)
+        self._server = Server(config)
+        self._tasks.start_soon(self._server.serve, [self._socket])
         await self._server.ready.wait()
 
     async def refuse(self) -> None:
         """Reset every connection and refuse new ones, until `listen`; the port stays ours."""
-        if self._server is None:
-            return
-        self._server.should_exit = True
-        for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
-        self._server = None
-        await self._stopped.wait()
-        self._socket = bound(self.port)
+        if self._server is not None:
+            self._server.stopping.set()
+            await self._server.stopped.wait()
+            self._server = None
+            self._socket = bound(self.port)
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait until *true*() after some call; the caller sets the deadline."""
         while not true():
             await self._changed.wait()
-
-    async def _serve(self, server: Server, stopped: anyio.Event) -> None:
-        await server.serve([self._socket])
-        stopped.set()
 
     async def _upsert(self, request: Request) -> Response:
         body = await request.body()
@@ -168,7 +176,7 @@ class CrmServer:
         answer = [result for result in reversed(results) if result]
         answer += [{"id": one, "status": "invalid", "reason": "stray"} for one in faults.stray]
         if faults.drip:
-            return DrippingResponse(answer, faults.drip)
+            return DrippingResponse(answer, faults.drip, self._pause)
         return JSONResponse(answer)
 
     async def _campaign(self, request: Request) -> Response:
@@ -179,8 +187,8 @@ class CrmServer:
         self.lookups[name] += 1
         self._tell()
         if name in self.faults.unknown_campaigns:
-            return JSONResponse({"error": "no such campaign"}, 404)
-        return JSONResponse({"id": f"crm-{request.query_params.get('external_id') or name}"})
+            return JSONResponse([])
+        return JSONResponse([{"id": f"crm-{request.query_params.get('externalId') or name}"}])
 
     async def _set_faults(self, request: Request) -> Response:
         try:
@@ -196,7 +204,7 @@ class CrmServer:
         """Return the answer to a call that is not let in; it quotes what was *said*, as real ones do."""
         faults = self.faults
         if faults.delay:
-            await anyio.sleep(faults.delay)
+            await self._pause(faults.delay)
         sent = request.headers.get("Authorization", "")
         quoted = {"error": f"cannot do this: {said}"}
         refusal = None
@@ -224,6 +232,12 @@ class CrmServer:
                 connection.transport.abort()
         await anyio.lowlevel.checkpoint()
 
+    async def _pause(self, seconds: float) -> None:
+        """Wait so many seconds, less when the server stops."""
+        if self._server is not None:
+            with anyio.move_on_after(seconds):
+                await self._server.stopping.wait()
+
     def _tell(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
@@ -237,8 +251,9 @@ def fine(result: dict[str, Any] | None) -> bool:
 class DrippingResponse(Response):
     """An answer that arrives one byte at a time."""
 
-    def __init__(self, answer: object, pause: float) -> None:
+    def __init__(self, answer: object, seconds: float, pause: Callable[[float], Awaitable[None]]) -> None:
         super().__init__(json.dumps(answer), media_type="application/json")
+        self._seconds = seconds
         self._pause = pause
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -248,7 +263,7 @@ class DrippingResponse(Response):
             await send(
                 {"type": "http.response.body", "body": self.body[place : place + 1], "more_body": True}
             )
-            await anyio.sleep(self._pause)
+            await self._pause(self._seconds)
         await send({"type": "http.response.body", "body": b""})
 
 

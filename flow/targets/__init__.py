@@ -1,0 +1,1 @@
+"""Ways to deliver: what a target answers becomes a verdict."""

@@ -1,0 +1,154 @@
+"""A target that speaks JSON over HTTP; whatever goes wrong becomes a verdict in words of our own."""
+
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import msgspec
+
+from flow.errors import ConfigError
+from flow.outcome import Reject, Retry, Unavailable, Verdict
+from flow.settings import Secret
+
+if TYPE_CHECKING:
+    import httpx2
+
+T = TypeVar("T")
+CONNECT = 5.0  # seconds; then the target counts as away
+LARGEST = 16 << 20  # bytes of an answer
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+log = logging.getLogger(__name__)
+
+
+class HttpTarget:
+    """One HTTP service; `async with` opens and closes its connections.
+
+    Redirections are not followed, and neither proxies nor a `.netrc` of the environment are used. What the
+    service answers is never repeated in a reason: it may quote what it was sent.
+    """
+
+    def __init__(self, name: str, url: str, token: Secret | None = None, *, timeout: float = 30.0) -> None:
+        """Take the *name* for reasons ("the CRM"), the *url* under which all paths are, and a bearer *token*.
+
+        *timeout* is in seconds, for one call from connecting to the last byte of the answer.
+
+        Raises:
+            ConfigError: the url is none, or httpx2 is not installed.
+        """
+        self.name = name
+        self.timeout = timeout
+        self._http = client(name, url, token)
+
+    async def __aenter__(self) -> "HttpTarget":
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._http.__aexit__(kind, error, traceback)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        body: object = None,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        alone: bool = False,
+    ) -> T:
+        """Send *body* as JSON and return the answer read as *answer*, a type that msgspec knows.
+
+        *alone* says that the body is about one message only, so that a refusal of the body condemns it.
+
+        Raises:
+            Unavailable: the target is away, overloaded, refuses the token, or is not at this address.
+            Retry: the call broke off, took too long, or the answer cannot be read; it may have had effect.
+            Reject: the target refuses the body (400, 413, 422) and it is *alone*; else that is a Retry.
+        """
+        import httpx2
+
+        content = None if body is None else msgspec.json.encode(body)
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        try:
+            with anyio.fail_after(self.timeout):  # in all; httpx2 would count from each byte to the next
+                async with self._http.stream(
+                    method, path, content=content, params=params, headers=sent
+                ) as response:
+                    if not response.is_success:
+                        raise self._refused(response, alone)
+                    text = await self._text(response)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            why = str(error) or type(error).__name__
+            raise Unavailable(f"{self.name} cannot be reached: {why}") from None
+        except (httpx2.HTTPError, TimeoutError) as error:
+            raise Retry(f"the call to {self.name} broke off ({type(error).__name__})") from None
+        try:
+            return msgspec.json.decode(text, type=answer)
+        except (ValueError, RecursionError):
+            raise Retry(f"the answer of {self.name} cannot be read") from None
+
+    def _refused(self, response: "httpx2.Response", alone: bool) -> Verdict:
+        status = response.status_code
+        said = f"{self.name} answered {status}"
+        match status:
+            case 400 | 413 | 422:  # a bad one among many is found at its last attempts, which are made alone
+                return Reject(said) if alone else Retry(said)
+            case 401 | 403:
+                return Unavailable(f"{self.name} refuses the token ({status})")
+            case 429 | 503:
+                return Unavailable(said, seconds(response.headers.get("Retry-After", "")))
+            case _ if status == 408 or status >= 500:
+                return Retry(said)
+        return Unavailable(f"{said}: is the address right?")
+
+    async def _text(self, response: "httpx2.Response") -> bytes:
+        text = bytearray()
+        async for part in response.aiter_bytes():
+            text += part
+            if len(text) > LARGEST:
+                raise Retry(f"{self.name} answered more than {LARGEST >> 20} MiB")
+        return bytes(text)
+
+
+def client(name: str, url: str, token: Secret | None) -> "httpx2.AsyncClient":
+    """Return a client for everything under *url*.
+
+    Raises:
+        ConfigError: the url is none, or httpx2 is not installed.
+    """
+    try:
+        import httpx2
+    except ModuleNotFoundError:
+        raise ConfigError(f"httpx2 is needed to call {name}: install proca-flow[http]") from None
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        parsed = httpx2.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigError(f"the URL of {name} must begin with https:// or http:// and a host")
+    if parsed.userinfo or parsed.query:
+        raise ConfigError(
+            f"the URL of {name} must hold no user, password or query; a token has its own setting"
+        )
+    if token is not None and parsed.scheme == "http" and parsed.host not in LOOPBACK:
+        log.warning("the token for %s travels unencrypted: its URL begins with http://", name)
+    return httpx2.AsyncClient(
+        base_url=parsed,
+        headers={} if token is None else {"Authorization": f"Bearer {token.reveal()}"},
+        timeout=httpx2.Timeout(None, connect=CONNECT),
+        trust_env=False,
+    )
+
+
+def seconds(text: str) -> float | None:
+    """Return a Retry-After in seconds, or None for a date or anything else."""
+    return float(text) if text.isdecimal() else None

@@ -1,0 +1,99 @@
+"""A target that speaks JSON over HTTP; how it answers is shown in tests/pipelines with a whole CRM."""
+
+import asyncio
+import logging
+import ssl
+import sys
+
+import pytest
+import trustme
+
+from flow.demo.crm_server import CrmServer
+from flow.demo.crm_store import Faults
+from flow.errors import ConfigError
+from flow.outcome import Retry, Unavailable
+from flow.settings import Secret
+from flow.targets.http import LARGEST, HttpTarget, seconds
+
+pytestmark = pytest.mark.anyio
+
+LONG = '"' + LARGEST * "x" + '"'
+
+
+@pytest.mark.parametrize(
+    "url", ["", "crm.example.org/api", "ftp://crm.example.org", "https://", "http://[::1"]
+)
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^the URL of the CRM must begin with https:// or http:// and a host$"
+    ):
+        HttpTarget("the CRM", url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:canary@example.org", "https://me@example.org", "https://x.org/?key=canary"]
+)
+def test_an_address_with_a_secret_in_it_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        HttpTarget("the CRM", url)
+
+    assert str(refused.value) == (
+        "the URL of the CRM must hold no user, password or query; a token has its own setting"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [("http://crm.example.org", True), ("https://crm.example.org", False), ("http://127.0.0.1:8000", False)],
+)
+def test_a_token_that_travels_unencrypted_is_warned_of(
+    url: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+
+    HttpTarget("the CRM", url, Secret("canary"))
+
+    assert ("the token for the CRM travels unencrypted" in caplog.text) == warned
+    assert "canary" not in caplog.text
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)  # as if it were not installed
+
+    with pytest.raises(ConfigError, match=r"^httpx2 is needed to call the CRM: install proca-flow\[http\]$"):
+        HttpTarget("the CRM", "https://crm.example.org")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("0", 0.0), ("120", 120.0), ("", None), ("-1", None), ("1.5", None), ("soon", None), ("²", None)],
+)
+def test_retry_after_is_read_as_whole_seconds_only(text: str, wanted: float | None) -> None:
+    assert seconds(text) == wanted
+
+
+async def test_an_answer_without_end_is_given_up() -> None:
+    async with CrmServer() as crm, HttpTarget("the CRM", crm.url, Secret(crm.token)) as target:
+        crm.faults = Faults(answer=LONG)
+        with pytest.raises(Retry, match=r"^the CRM answered more than 16 MiB$"):
+            await target.call("POST", "contacts", str, body=[])
+
+
+async def test_a_certificate_that_does_not_verify_lets_nothing_through() -> None:
+    received = b""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        received += await reader.read()
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    server = await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with HttpTarget("the CRM", f"https://localhost:{port}", Secret("canary")) as target:
+            with pytest.raises(Unavailable, match=r"^the CRM cannot be reached: .*certificate"):
+                await target.call("POST", "contacts", str, body=[])
+
+    assert received == b""
