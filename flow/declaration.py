@@ -169,7 +169,8 @@ def _check_callback(name: str, found: object, callback: Callback) -> None:
         signature.bind(*[None] * (implicit + len(callback.takes)))
     except TypeError:
         wanted = ", ".join([*["self"] * implicit, *callback.takes])
-        raise ConfigError(f"{name} must take ({wanted}), but takes {signature}") from None
+        takes = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
+        raise ConfigError(f"{name} must take ({wanted}), but takes {inspect.Signature(takes)}") from None
     if callback is CALLBACKS["lifespan"]:
         _check_lifespan(name, function)
     else:

@@ -179,7 +179,7 @@ class Pipeline(Generic[In, Out]):
             raise ConfigError(f"{cls.__name__} must say what its messages hold, like {example}")
         types = tuple(members(found))
         for one in types:
-            if not isinstance(one, type):
+            if not isinstance(one, type) or one is Any:
                 raise ConfigError(f"{cls.__name__} must name the classes of its messages, got {one}")
         return cast("tuple[type, ...]", types)
 

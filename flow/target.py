@@ -143,13 +143,11 @@ def _defined(module: ModuleType) -> list[PipelineClass]:
     where = module.__name__
     if own:
         names = " and ".join(one.__name__ for one in own)
-        first = next(iter(own)).__name__
-        raise TargetError(f"{names} in {where} has no queue: set one, or run {where}:{first} with --queue")
+        verb, first = "has" if len(own) == 1 else "have", next(iter(own)).__name__
+        raise TargetError(f"{names} in {where} {verb} no queue: set one, or run {where}:{first} with --queue")
     imported = list(_pipelines(module))
-    hint = f"; did you mean {module.__name__}:{imported[0]}, which it imports?" if imported else ""
-    raise TargetError(
-        f"{module.__name__} defines no pipeline: no class that inherits from flow.Pipeline{hint}"
-    )
+    hint = f"; did you mean {where}:{imported[0]}, which it imports?" if imported else ""
+    raise TargetError(f"{where} defines no class that inherits from flow.Pipeline{hint}")
 
 
 def _named(module: ModuleType, wanted: str) -> PipelineClass:
@@ -162,5 +160,14 @@ def _named(module: ModuleType, wanted: str) -> PipelineClass:
         hint = f"; did you mean {near[0]}?" if near else known
         raise TargetError(f"{module.__name__} has no {wanted}{hint}")
     found = getattr(module, wanted)
-    kind = "a class that does not inherit from" if isinstance(found, type) else f"{type(found).__name__}, not"
-    raise TargetError(f"{module.__name__}:{wanted} is {kind} flow.Pipeline")
+    kind = (
+        "a class that does not inherit" if isinstance(found, type) else f"{_a(found)}, no class that inherits"
+    )
+    if found is Pipeline:
+        raise TargetError(f"{module.__name__}:{wanted} is flow.Pipeline itself, not one of yours")
+    raise TargetError(f"{module.__name__}:{wanted} is {kind} from flow.Pipeline")
+
+
+def _a(found: object) -> str:
+    name = type(found).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

@@ -219,11 +219,12 @@ def test_a_call_from_before_does_not_end_the_probe() -> None:
     one.open("503", None, 0.0)
     probe = one.start()
 
-    one.succeeded(before)
-    assert one.position is Position.PROBING
-    one.succeeded(probe)
+    positions = [one.position]
+    for epoch in (before, probe):
+        one.succeeded(epoch)
+        positions.append(one.position)
 
-    assert one.position is Position.CLOSING
+    assert positions == [Position.PROBING, Position.PROBING, Position.CLOSING]
 
 
 def test_a_late_call_that_names_a_longer_pause_is_heard() -> None:
