@@ -56,6 +56,8 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         self.transport: asyncio.Transport | None = None
         self.error: Exception | None = None
         """Why the connection was ended from here."""
+        self.reply: tuple[int, str] | None = None
+        """The code and the words with which the broker closed the connection, if it did."""
         self.last_byte_at = loop.time()
         """When something was last read, in seconds of the loop's clock."""
         self._reader = reader
@@ -148,6 +150,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
                 (size,) = unpack_from(">I", data, start + 6)
                 self._cutter.limit = size - AROUND if size else LARGEST
             elif method == CLOSE:
+                self.reply = close_reply(data[start + 4 : end])
                 self._end_channels()
         return 0
 
@@ -225,6 +228,12 @@ class TapTransportFactory(TransportFactory):
             protocol.abort()
             raise AMQPConnectionError(*error.args) from error
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+def close_reply(arguments: bytes) -> tuple[int, str]:
+    """Return the code and the words of a Connection.Close."""
+    text = arguments[3 : 3 + arguments[2]] if len(arguments) > 2 else b""
+    return int.from_bytes(arguments[:2], "big"), text.decode("utf-8", "replace")
 
 
 def bound_unsent(transport: asyncio.BaseTransport) -> None:
