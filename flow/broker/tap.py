@@ -200,6 +200,16 @@ class TapTransportFactory(TransportFactory):
         assert self._protocol is not None
         return self._protocol
 
+    @property
+    def reached(self) -> bool:
+        """Whether somebody accepted the connection."""
+        return self._protocol is not None and self._protocol.transport is not None
+
+    @property
+    def reply(self) -> tuple[int, str] | None:
+        """The code and the words with which the broker closed the connection, if it did."""
+        return None if self._protocol is None else self._protocol.reply
+
     def abort(self) -> None:
         """End the connection at once, at whatever stage it is."""
         if self._protocol is not None:
