@@ -9,7 +9,6 @@ from typing import Any, Union
 from uuid import UUID
 
 import msgspec
-from msgspec import inspect
 
 from flow.errors import ConfigError, DecodeError
 from flow.lifting import SCHEMA as OLD_ACTION
@@ -19,13 +18,13 @@ from flow.options import whole
 from flow.outcome import Skip
 from flow.reasons import malformed, named, unfit
 from flow.schema import EVENT_TYPES, ActionMessage, EventMessage, IdsMessage
+from flow.tolerance import amender
 
-ACTION, EVENT, IDS = (kind.__struct_config__.tag for kind in (ActionMessage, EventMessage, IdsMessage))
+ACTION, EVENT, IDS = (str(kind.__struct_config__.tag) for kind in (ActionMessage, EventMessage, IdsMessage))
 KNOWN = {ACTION, EVENT, IDS, OLD_ACTION}
-ENCODINGS = {None, "", "utf-8", "utf8", "identity"}
+ENCODINGS = {"", "utf-8", "utf8", "identity"}
 HARMLESS = 2048  # bytes; a typed body of this size can nest too little to overflow anything
 DEEPEST = 500  # levels; a thread with a small stack overflows at about 900
-NAIVE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?")
 TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 STEPS = bytes({0x5B: 1, 0x7B: 1, 0x5D: 255, 0x7D: 255}.get(byte, 0) for byte in range(256))
 FLAT = bytes(byte for byte in range(256) if not STEPS[byte])
@@ -47,6 +46,8 @@ class Codec:
     def __init__(self, types: tuple[Any, ...], *, max_size: int = 1 << 20, max_depth: int = 100) -> None:
         """Prepare for *types*; *max_size* is in bytes, *max_depth* in levels of lists and objects.
 
+        Levels are not counted in bodies up to 2 KiB that fit their types: these cannot overflow anything.
+
         Raises:
             ConfigError: the types cannot be told apart or read, or a limit is no limit.
         """
@@ -60,9 +61,10 @@ class Codec:
         self.max_depth = max_depth
         self._only = types[0] if len(types) == 1 else None
         self._kinds = by_schema(types)
+        self._lifts = lifted(self._kinds)
         try:
             self._read: Callable[[bytes], Any] = msgspec.json.Decoder(Union[types]).decode  # noqa: UP007
-            self._shapes = {kind: inspect.type_info(kind) for kind in types}
+            self._amend = {kind: amender(kind) for kind in types}
         except (TypeError, NotImplementedError) as error:
             raise ConfigError(f"Codec.types cannot be read from JSON: {error}") from error
         self._unsuspicious = min(HARMLESS if self._kinds else max_depth, max_size)
@@ -121,9 +123,8 @@ class Codec:
         """
         self._check_depth(raw)
         value, error = tried(UNTYPED.decode, raw)
-        if isinstance(error, msgspec.ValidationError):  # a number out of range; types know its name
-            _, typed = tried(self._read, raw)
-            raise DecodeError(unfit(typed or error))
+        if isinstance(error, msgspec.ValidationError):  # the one thing that is checked without a type
+            raise DecodeError("a number is out of range")
         if error:
             raise DecodeError(malformed(error, raw))
         return value
@@ -132,15 +133,14 @@ class Codec:
         """Read a body that the typed decoder refused: it is old, or lax, or gets a reason."""
         value = self._parse(raw)
         kind = self._choose(value) if self._kinds else self._only
-        if self._kinds and value.get("schema") == OLD_ACTION:
+        if self._lifts and value.get("schema") == OLD_ACTION:
             value, error = tried(lift, value, self._parse)
             if error:
-                raise DecodeError(
-                    f"{OLD_ACTION}: {error if isinstance(error, DecodeError) else unfit(error)}"
-                )
+                reason = str(error) if isinstance(error, DecodeError) else unfit(error)
+                raise DecodeError(f"{OLD_ACTION}: {reason}")
         if isinstance(kind, type) and issubclass(kind, EventMessage):
             check_event_type(value.get("eventType"))
-        body, error = tried(msgspec.convert, amended(value, self._shapes[kind]), kind)
+        body, error = tried(msgspec.convert, self._amend[kind](value), kind)
         if error:
             raise DecodeError(unfit(error))
         return body
@@ -181,9 +181,15 @@ def by_schema(types: tuple[Any, ...]) -> dict[str, Any]:
         elif len(types) > 1:
             name = getattr(kind, "__name__", repr(kind))
             raise ConfigError(f'{name} needs tag_field="schema" and a tag of its own beside other types')
-    if ACTION in kinds and issubclass(kinds[ACTION], ActionMessage):
-        kinds.setdefault(OLD_ACTION, kinds[ACTION])
     return kinds
+
+
+def lifted(kinds: dict[str, Any]) -> bool:
+    """Tell whether the older actions are to be lifted, and if so add them to *kinds*."""
+    lifts = OLD_ACTION not in kinds and issubclass(kinds.get(ACTION, object), ActionMessage)
+    if lifts:
+        kinds[OLD_ACTION] = kinds[ACTION]
+    return lifts
 
 
 def mark(message: Message[Any], body: Any) -> None:
@@ -197,7 +203,8 @@ def mark(message: Message[Any], body: Any) -> None:
     if isinstance(body, EventMessage):
         check_event_type(body.event_type)
     if isinstance(body, dict):
-        record, happened = body.get("actionId"), None
+        found = body.get("actionId")
+        record, happened = found if isinstance(found, int) else None, None
     else:
         record, _ = tried(getattr, body, "record_id", None)
         happened, _ = tried(getattr, body, "occurred_at", None)
@@ -225,42 +232,4 @@ def depth(raw: bytes) -> int:
     Linear, and in C: 1 MiB of brackets takes some 40 ms.
     """
     steps = array("b", TEXT.sub(b"", raw).translate(STEPS, FLAT))
-    return max(accumulate(steps), default=0)
-
-
-def amended(value: Any, shape: inspect.Type) -> Any:
-    """Return *value* with what old senders write differently changed in place, where *shape* is so marked.
-
-    Digits where an `Id` is wanted, times without an offset where a `Time` is, null for "not said".
-    """
-    if isinstance(shape, inspect.Metadata):
-        lax = (shape.extra or {}).get("lax") and isinstance(value, str)
-        return int(value) if lax and re.fullmatch("[0-9]{1,18}", value) else amended(value, shape.type)
-    if isinstance(shape, inspect.UnionType):
-        for one in shape.types:
-            value = amended(value, one)
-    elif isinstance(shape, inspect.DateTimeType):
-        if shape.tz and isinstance(value, str) and NAIVE.fullmatch(value):
-            return value + "Z"
-    elif isinstance(shape, inspect.StructType) and isinstance(value, dict):
-        for field in shape.fields:
-            if field.encode_name not in value:
-                continue
-            if value[field.encode_name] is None and not field.required and not nullable(field.type):
-                del value[field.encode_name]
-            else:
-                value[field.encode_name] = amended(value[field.encode_name], field.type)
-    elif isinstance(shape, inspect.ListType | inspect.VarTupleType) and isinstance(value, list):
-        return [amended(one, shape.item_type) for one in value]
-    elif isinstance(shape, inspect.DictType) and isinstance(value, dict):
-        return {name: amended(one, shape.value_type) for name, one in value.items()}
-    return value
-
-
-def nullable(shape: inspect.Type) -> bool:
-    """Tell whether null is a value of *shape*."""
-    if isinstance(shape, inspect.Metadata):
-        return nullable(shape.type)
-    if isinstance(shape, inspect.UnionType):
-        return any(nullable(one) for one in shape.types)
-    return isinstance(shape, inspect.NoneType | inspect.AnyType)
+    return max(accumulate(steps, initial=0))

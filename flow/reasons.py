@@ -62,8 +62,13 @@ def complaint(error: Exception, text: str) -> str:
         return "holds invalid UTF-8"
     if not isinstance(error, msgspec.MsgspecError):
         return f"cannot be read ({type(error).__name__})"
-    if (expected := EXPECTED.match(text)) and (kinds := expected[1].split(" | ")) <= list(KINDS):
-        return "is not " + " or ".join(KINDS[kind] for kind in kinds if kind != "null" or len(kinds) == 1)
+    expected = EXPECTED.match(text)
+    kinds = expected[1].split(" | ") if expected else []
+    if kinds and KINDS.keys() >= set(kinds):
+        needless = {"null", "int"} if "float" in kinds else {"null"}
+        return "is not " + " or ".join(
+            KINDS[kind] for kind in kinds if kind not in needless or len(kinds) == 1
+        )
     for beginning, words in BEGINNINGS.items():
         if text.startswith(beginning):
             return words

@@ -21,6 +21,7 @@ FLOORS = [
         "codec",
         "lifting",
         "reasons",
+        "tolerance",
         "crypto",
         "ledger",
         "transitions",
