@@ -320,6 +320,11 @@ def test_the_default_prefetch_keeps_handlers_and_batches_busy(body: dict[str, An
     ("body", "warning"),
     [
         ({"prefetch": 5, "batching": Batching(size=10)}, "Crm: prefetch 5 can never fill a batch of 10"),
+        ({"prefetch": 9, "batching": Batching(size=10)}, "Crm: prefetch 9 can never fill a batch of 10"),
+        (
+            {"prefetch": 10, "batching": Batching(size=10)},
+            "Crm: prefetch 10 is below the 30 messages that handlers and batches hold when all are busy",
+        ),
         ({"batching": Batching(size=3000)}, "Crm: prefetch 2000 can never fill a batch of 3000"),
         (
             {"prefetch": 29, "batching": Batching(size=10)},
