@@ -229,7 +229,7 @@ def tried(function: Callable[..., Any], *args: Any) -> tuple[Any, Exception | No
 def depth(raw: bytes) -> int:
     """Return how many levels of lists and objects the JSON text *raw* opens; strings do not count.
 
-    Linear, and in C: 1 MiB of brackets takes some 40 ms.
+    Linear, and nearly all in C: 1 MiB of brackets takes less than 0.1 s.
     """
     steps = array("b", TEXT.sub(b"", raw).translate(STEPS, FLAT))
     return max(accumulate(steps, initial=0))
