@@ -131,7 +131,17 @@ async def test_a_refused_body_is_parked_when_it_holds_one_item(
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "<html>busy</html>", '{"error": "down"}', "[7]", '[{"id": 7}]', "null", '["', "[" * 3000]
+    "answer",
+    [
+        "",
+        "<html>busy</html>",
+        '{"error": "down"}',
+        "[7]",
+        '[{"id": 7}]',
+        "null",
+        '["',
+        '[{"x": ' + "[" * 3000,
+    ],
 )
 async def test_an_answer_that_cannot_be_read_is_retried(crm: CrmServer, desk: Desk, answer: str) -> None:
     """An error in a 200, and anything else that is no list of results, delivers nothing."""
