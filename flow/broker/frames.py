@@ -8,7 +8,8 @@ from aiormq.exceptions import AMQPError
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 KINDS = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 END = 0xCE  # the last byte of every frame
-AROUND = 8  # bytes of a frame that are not its content: type, channel, size; and the end
+HEAD = 7  # bytes before the content: type, channel, size
+AROUND = 8  # bytes of a frame that are not its content
 UNTUNED = 1 << 20  # bytes of content, until the broker has said how large a frame may be
 LARGEST = 1 << 29  # bytes of content when the broker sets no limit: the largest message it can be set to take
 FRAME = Struct(">BHI").unpack_from  # type, channel, size of the content
@@ -32,7 +33,7 @@ class FrameCutter:
 
     def __init__(self, other: Callable[[bytes], None]) -> None:
         self.routes: dict[int, Route] = {}
-        """By channel; a route must not be removed while frames are cut."""
+        """By channel."""
         self.limit = UNTUNED
         """The largest content of a frame, in bytes."""
         self._other = other
@@ -50,43 +51,41 @@ class FrameCutter:
         """Take what was read from the socket and hand on every frame that it completes.
 
         Raises:
-            BrokenStream: this is not AMQP; what came before was handed on, and the cutter is of no more use.
+            BrokenStream: this is not AMQP. All that came before was handed on; nothing may be fed any more.
         """
-        data = self._complete(chunk) if self._chunks else chunk
+        data = self._joined(chunk) if self._chunks else chunk
         total = len(data)
-        position = passed = 0  # from `passed` to `position`: frames that nobody took
+        position = passed = 0  # between them: frames that nobody took
         needed = AROUND
-        routes, limit = self.routes, self.limit
         try:
             while total - position >= AROUND:
                 kind, channel, size = FRAME(data, position)
-                end = position + 7 + size
-                if kind not in KINDS or size > limit or (end < total and data[end] != END):
+                end = position + HEAD + size
+                if kind not in KINDS or size > self.limit or (end < total and data[end] != END):
                     position = self._odd(data, position, kind, size)
                     continue
                 if end >= total:
                     needed = AROUND + size
                     break
-                route = routes.get(channel)
-                taken = route(data, kind, position + 7, end) if route else 0
+                route = self.routes.get(channel)
+                taken = route(data, kind, position + HEAD, end) if route else 0
                 if taken:
                     if passed < position:
                         self._other(data[passed:position])
                     passed = position = taken
                 else:
                     position = end + 1
+                self._started = True
         finally:
             if passed < position:
                 self._other(data[passed:position])
-        if position:
-            self._started = True
         if position < total:
             self._chunks = [data[position:]]
             self._there = total - position
             self._needed = needed
 
-    def _complete(self, chunk: bytes) -> bytes:
-        """Add *chunk* to the unfinished frame; return all of it once it is complete, else nothing."""
+    def _joined(self, chunk: bytes) -> bytes:
+        """Add *chunk* to the unfinished frame; return all that is there once it is enough, else nothing."""
         self._chunks.append(chunk)
         self._there += len(chunk)
         if self._there < self._needed:
@@ -96,13 +95,18 @@ class FrameCutter:
         return data
 
     def _odd(self, data: bytes, position: int, kind: int, size: int) -> int:
-        """Return the position after what a broker answers to a client of another protocol version."""
+        """Return the position after what a broker answers to a client of another protocol version.
+
+        Raises:
+            BrokenStream: it is something else that is no frame.
+        """
         if not self._started and not position and data.startswith(b"AMQP"):
+            self._started = True
             return AROUND
         if kind not in KINDS:
             raise BrokenStream(
                 f"The broker sent a frame of the unknown type {kind}: this may be no AMQP port"
             )
         if size > self.limit:
-            raise BrokenStream(f"The broker sent a frame of {size} bytes, agreed were at most {self.limit}")
+            raise BrokenStream(f"The broker sent a frame of {size} bytes; at most {self.limit} were agreed")
         raise BrokenStream(f"The broker sent a frame of {size} bytes that does not end with the end mark")

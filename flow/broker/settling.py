@@ -1,6 +1,5 @@
 """Settles the deliveries of one channel: what is settled within a turn of the loop leaves as one write."""
 
-import asyncio
 from collections.abc import Callable
 from struct import Struct
 from typing import Any
@@ -20,32 +19,31 @@ class Settler:
     acknowledged before the oldest unsettled delivery, single ones for the rest.
     """
 
-    def __init__(self, channel: int, write: Callable[[bytes], None]) -> None:
-        """Settle on *channel*; *write* takes whole frames and never raises."""
+    def __init__(
+        self, channel: int, write: Callable[[bytes], None], call_soon: Callable[[Callable[[], None]], object]
+    ) -> None:
+        """Settle on *channel*; *write* takes whole frames and never raises, *call_soon* is the loop's."""
         self.alive = True
         self.consumers: dict[bytes, Consumer] = {}
         """By consumer tag."""
         self.outstanding: dict[int, Message[Any]] = {}
         """Unsettled deliveries by tag, oldest first."""
         self.dropped = 0
-        """How often something was to be settled after the end."""
+        """Deliveries and settlements that came after the end."""
         self._channel = channel
         self._write = write
         self._acked: list[Message[Any]] = []
         self._refused: list[tuple[Message[Any], int]] = []  # with the verb
         self._unconfirmed: list[Message[Any]] = []  # written, oldest first
         self._scheduled = False
-        self._call_soon = asyncio.get_running_loop().call_soon
-
-    @property
-    def window(self) -> int:
-        """How many unsettled deliveries the broker grants to all consumers together."""
-        return sum(consumer.prefetch for consumer in self.consumers.values())
+        self._call_soon = call_soon
+        self._window = 0  # how many unsettled deliveries the broker grants to all consumers together
 
     def consumer(self, queue: str, tag: str, prefetch: int) -> "Consumer":
         """Add a consumer; its deliveries must not come before."""
         consumer = Consumer(self, queue, tag, prefetch)
         self.consumers[tag.encode()] = consumer
+        self._window += prefetch
         return consumer
 
     def unconfirmed(self) -> list[Message[Any]]:
@@ -53,6 +51,7 @@ class Settler:
 
         A released message comes again in any case and is not listed.
         """
+        self._confirm()
         rejected = [message for message, verb in self._refused if verb == REJECT]
         return [*self._unconfirmed, *rejected, *self._acked]
 
@@ -74,8 +73,8 @@ class Settler:
         acked, refused = self._acked, self._refused
         if not self.alive or not (acked or refused):
             return
+        self._confirm()
         self._acked, self._refused = [], []
-        self._confirm(len(acked) + len(refused))
         frames = [
             VERB(1, self._channel, 13, 60, verb, message.tag, REQUEUE[verb], 0xCE)
             for message, verb in refused
@@ -111,14 +110,14 @@ class Settler:
         frames = [VERB(1, self._channel, 13, 60, ACK, tag, 0, 0xCE) for tag in tags if tag > oldest]
         return [*self._acks(covered), *frames] if covered else frames
 
-    def _confirm(self, settled: int) -> None:
-        """Forget what the broker must have processed; *settled* were open until now and are not written.
+    def _confirm(self) -> None:
+        """Forget what the broker must have processed of what was written.
 
         It delivers only while fewer than `window` deliveries are open as it sees it, and it processes what
-        we write in order: before its last delivery, all written but the last `window - open` were processed.
+        we write in order. So at its last delivery all was processed but the last `window - open`.
         """
-        open_ = len(self.outstanding) + settled
-        surplus = len(self._unconfirmed) - max(0, self.window - open_)
+        not_written = len(self.outstanding) + len(self._acked) + len(self._refused)
+        surplus = len(self._unconfirmed) - max(0, self._window - not_written)
         if surplus > 0:
             del self._unconfirmed[:surplus]
 

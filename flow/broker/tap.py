@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from struct import unpack_from
-from typing import Any
+from typing import Any, cast
 
 from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError, AMQPError
@@ -62,7 +62,8 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         """When something was last read, in seconds of the loop's clock."""
         self._reader = reader
         self._time = loop.time
-        self._later = loop.call_at
+        self._call_soon = loop.call_soon
+        self._call_at = loop.call_at
         self._receive = receive
         self._ended: Ended | None = ended
         self._max_body = max_body
@@ -75,7 +76,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
 
     def tap(self, channel: int) -> Settler:
         """Take the deliveries of *channel* from now on, which must only consume; return what settles them."""
-        settler = Settler(channel, self.write)
+        settler = Settler(channel, self.write, self._call_soon)
         deliveries = Deliveries(
             channel, settler, self._inbox, max_body=self._max_body, max_frame=self._cutter.limit
         )
@@ -85,7 +86,8 @@ class TapProtocol(asyncio.StreamReaderProtocol):
 
     def watch(self, silence: float) -> None:
         """End the connection after *silence* seconds without a byte, or within an unfinished delivery."""
-        self._watchdog = self._later(self._progress_at() + silence, self._check, silence, False)
+        if self._ended is not None:
+            self._watchdog = self._call_at(self._progress_at() + silence, self._check, silence, False)
 
     def write(self, frames: bytes) -> None:
         """Write whole frames; nothing happens when the connection has ended. Never raises."""
@@ -108,8 +110,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport from the moment it exists."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -129,6 +130,11 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         # Deliveries keep the broker from sending heartbeats, and aiormq from seeing any sign of life.
         if self._tapped and now - self._handed_on_at >= FEED_AFTER:
             self._hand_on(HEARTBEAT_FRAME)
+
+    def eof_received(self) -> bool:
+        """Close the connection, as the broker has closed its side: without TLS it would stay half open."""
+        super().eof_received()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the connection has ended, whoever ended it."""
@@ -175,9 +181,9 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         due = self._progress_at() + silence
         now = self._time()
         if now < due:
-            self._watchdog = self._later(due, self._check, silence, False)
+            self._watchdog = self._call_at(due, self._check, silence, False)
         elif not again:
-            self._watchdog = self._later(now + SECOND_LOOK, self._check, silence, True)
+            self._watchdog = self._call_at(now + SECOND_LOOK, self._check, silence, True)
         elif now - self.last_byte_at >= silence:
             self.fail(SilentBroker(f"The broker has been silent for {now - self.last_byte_at:.1f} s"))
         else:
@@ -234,9 +240,11 @@ class TapTransportFactory(TransportFactory):
                 lambda: protocol, str(url.host), int(url.port or 0), **kwargs
             )
             bound_unsent(transport)
-        except OSError as error:  # also what TLS raises
+        except BaseException as error:
             protocol.abort()
-            raise AMQPConnectionError(*error.args) from error
+            if isinstance(error, OSError):  # what TLS raises is one, too
+                raise AMQPConnectionError(*error.args) from error
+            raise
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
