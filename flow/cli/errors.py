@@ -5,7 +5,15 @@ from typing import NoReturn
 
 import click
 
-from flow.errors import AccessDenied, CertificateRejected, ConfigError, FlowError, NotFound, TopologyMismatch
+from flow.errors import (
+    AccessDenied,
+    CertificateRejected,
+    ConfigError,
+    FlowError,
+    NotFound,
+    TargetError,
+    TopologyMismatch,
+)
 
 FAILED = 1
 USAGE = 2
@@ -26,9 +34,9 @@ def first_of(error: BaseException) -> BaseException:
 def exit_code(error: BaseException) -> int:
     """Return the exit code for *error*: 78 when the set-up is wrong, 2 for wrong usage, else 1."""
     error = first_of(error)
-    if isinstance(error, WRONG_SET_UP):
-        return CONFIGURATION
-    return USAGE if isinstance(error, click.UsageError) else FAILED
+    if isinstance(error, TargetError | click.UsageError):
+        return USAGE
+    return CONFIGURATION if isinstance(error, WRONG_SET_UP) else FAILED
 
 
 def fail(error: BaseException) -> NoReturn:

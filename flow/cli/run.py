@@ -63,7 +63,7 @@ log = logging.getLogger("flow")
 )
 def run(
     target: str,
-    amqp_url: BrokerUrl,
+    url: BrokerUrl,
     log_format: str,
     log_level: str,
     tracebacks: bool,
@@ -85,7 +85,7 @@ def run(
         code = anyio.run(
             serve,
             pipelines,
-            amqp_url,
+            url,
             options,
             backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None},
         )
