@@ -67,8 +67,8 @@ def _module(name: str) -> ModuleType:
     found = f"flow.{name}" if top == SHIPPED and importlib.util.find_spec(top) is None else name
     try:
         return importlib.import_module(found)
-    except ConfigError:
-        raise  # of a class in it, and one sentence already
+    except ConfigError as error:
+        raise ConfigError(_said(error)) from error  # a class in it is wrong
     except (Exception, SystemExit) as error:  # noqa: BLE001 # the border to the user's code
         if isinstance(error, ModuleNotFoundError) and _is_or_holds(error.name, found):
             failure = f"there is no module {name}{_near(found)}"

@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 
-from flow.errors import TargetError
+from flow.errors import ConfigError, TargetError
 from flow.target import load
 
 CANARY = "canary-4711"
@@ -145,15 +145,6 @@ def test_a_module_that_does_not_exist_is_told_with_the_nearest_file(folder: Fold
         ("def f():\n  1 / 0\nf()", "ZeroDivisionError (broken.py:2)"),
         ("import sys\nsys.exit(3)", "SystemExit (broken.py:2)"),
         ("import json\njson.loads('[')", None),
-        (
-            "from flow import Pipeline\n\nclass Crm(Pipeline):\n    concurency = 1",
-            "Crm.concurency is no option and no callback of a pipeline; did you mean concurrency? "
-            "(broken.py:3)",
-        ),
-        (
-            "from flow import Batching\nBatching(szie=3)",
-            "Batching has no option szie; did you mean size? (broken.py:2)",
-        ),
     ],
 )
 def test_a_module_that_does_not_import_is_told_with_the_place(
@@ -168,6 +159,31 @@ def test_a_module_that_does_not_import_is_told_with_the_place(
     assert CANARY not in said
     assert "\n" not in said
     assert sentence is None or said == f"broken cannot be imported: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "from flow import Pipeline\n\nclass Crm(Pipeline):\n    concurency = 1",
+            "Crm.concurency is no option and no callback of a pipeline; did you mean concurrency? "
+            "(broken.py:3)",
+        ),
+        (
+            "from flow import Batching\nBatching(szie=3)",
+            "Batching has no option szie; did you mean size? (broken.py:2)",
+        ),
+    ],
+)
+def test_a_class_that_is_wrong_is_told_with_the_place(folder: Folder, text: str, sentence: str) -> None:
+    """The module is found; its set-up is what is wrong."""
+    folder.write("broken.py", text)
+
+    with pytest.raises(ConfigError) as caught:
+        load("broken")
+
+    assert type(caught.value) is ConfigError
+    assert str(caught.value) == sentence
 
 
 def test_the_place_is_the_one_in_the_module_not_in_what_it_calls(folder: Folder) -> None:
