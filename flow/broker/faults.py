@@ -6,6 +6,10 @@ import ssl
 
 from aiormq import exceptions as amqp
 
+from flow.broker.border import Expired
+from flow.broker.frames import BrokenStream
+from flow.broker.publication import Publication
+from flow.broker.tap import SilentBroker
 from flow.broker.url import BrokerUrl
 from flow.errors import (
     AccessDenied,
@@ -13,6 +17,7 @@ from flow.errors import (
     CertificateRejected,
     ConnectionLost,
     NotFound,
+    PublishFailed,
     TopologyMismatch,
 )
 
@@ -25,6 +30,11 @@ def opening(error: BaseException, url: BrokerUrl, reply: tuple[int, str] | None 
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if isinstance(error, BrokerError):
         return error
+    if isinstance(error, Expired):
+        return ConnectionLost(
+            f"The broker at {url.place} did not answer within {error.seconds:g} s: "
+            "check that it runs and is reachable"
+        )
     if isinstance(error, amqp.ProbableAuthenticationError):
         return AccessDenied(
             f"The broker at {url.place} refused the login of user {url.user}: check user name and password"
@@ -37,20 +47,13 @@ def opening(error: BaseException, url: BrokerUrl, reply: tuple[int, str] | None 
         return _tls(cause, url)
     if reply is not None:
         return ConnectionLost(f"The broker at {url.place} closed the connection: {quoted(reply[1])}")
-    if isinstance(error, amqp.ProtocolSyntaxError | amqp.IncompatibleProtocolError):
+    if isinstance(error, amqp.ProtocolSyntaxError | amqp.IncompatibleProtocolError | BrokenStream):
         return ConnectionLost(f"What listens at {url.place} does not speak AMQP 0-9-1: correct host and port")
     if isinstance(cause, OSError) and not isinstance(cause, amqp.AMQPError):
         return _unreachable(cause, url)
     if isinstance(error, amqp.ConnectionClosed):
         return ConnectionLost(f"The broker at {url.place} closed the connection: {_words(error)}")
     return ConnectionLost(f"The broker at {url.place} closed the connection before it was open")
-
-
-def silent(url: BrokerUrl, seconds: float) -> ConnectionLost:
-    """Tell that the connection was not open after *seconds*."""
-    return ConnectionLost(
-        f"The broker at {url.place} did not answer within {seconds:g} s: check that it runs and is reachable"
-    )
 
 
 def needs_tls(url: BrokerUrl) -> CertificateRejected:
@@ -86,6 +89,8 @@ def lost(error: BaseException | None, reply: tuple[int, str] | None = None) -> C
     """Translate what ended an open session; *reply* is how the broker closed it, if it did."""
     if isinstance(error, ConnectionLost):
         return error
+    if isinstance(error, Expired):
+        return ConnectionLost(f"The broker did not answer within {error.seconds:g} s")
     if reply is not None:
         return ConnectionLost(f"The broker closed the connection: {quoted(reply[1])}")
     if isinstance(error, BrokerError):
@@ -94,11 +99,50 @@ def lost(error: BaseException | None, reply: tuple[int, str] | None = None) -> C
         return ConnectionLost(f"The broker closed the channel: {_words(error)}")
     if isinstance(error, amqp.ConnectionClosed):
         return ConnectionLost(f"The broker closed the connection: {_words(error)}")
+    if isinstance(error, BrokenStream | SilentBroker):
+        return ConnectionLost(str(error))
     if isinstance(error, amqp.ProtocolSyntaxError):
         return ConnectionLost(f"The broker sent what is not AMQP 0-9-1: {_words(error)}")
     if isinstance(error, TimeoutError) or isinstance(error.__cause__ if error else None, TimeoutError):
         return ConnectionLost("The connection to the broker carries nothing any more: it timed out")
     return ConnectionLost("The connection to the broker broke off")
+
+
+def publishing(
+    error: BaseException, message: Publication, url: BrokerUrl, *, blocked: bool = False
+) -> BrokerError:
+    """Translate why *message* is not known to be with the broker; it may have *blocked* publishers."""
+    where, words = message.destination, _words(error)
+    exchange = f"exchange '{message.exchange or 'amq.default'}'"
+    if isinstance(error, BrokerError):
+        return error
+    if isinstance(error, amqp.PublishError):
+        if message.exchange:
+            return PublishFailed(f"No queue takes messages for {where}: bind one or correct the key")
+        return PublishFailed(f"There is no queue {message.routing_key}: correct its name or have it made")
+    if isinstance(error, amqp.DeliveryError):
+        return PublishFailed(f"The broker refused a message for {where}: a queue there is full or down")
+    if isinstance(error, TimeoutError):
+        why = (
+            "it blocks publishers now, for want of memory or disk"
+            if blocked
+            else "it may have arrived or not"
+        )
+        return PublishFailed(
+            f"The broker did not confirm a message for {where} in {message.deadline:g} s: {why}"
+        )
+    if isinstance(error, amqp.ChannelNotFoundEntity) and exchange in words:
+        return NotFound(
+            f"The exchange {message.exchange} does not exist in the virtual host {url.vhost} of {url.place}: "
+            "correct its name or have it made"
+        )
+    if isinstance(error, amqp.ChannelAccessRefused) and exchange in words:
+        return AccessDenied(f"User {url.user} may not publish to {where}: grant the write permission")
+    if isinstance(error, amqp.ChannelPreconditionFailed) and str(len(message.body)) in words:
+        return PublishFailed(f"The broker refused a message for {where}: {words}")
+    if isinstance(error, amqp.ChannelInvalidStateError):
+        return ConnectionLost(f"The connection broke before a message for {where} was sent")
+    return ConnectionLost(f"The connection broke under a message for {where}: it may have arrived or not")
 
 
 def quoted(text: str | None) -> str:

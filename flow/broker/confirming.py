@@ -1,0 +1,80 @@
+"""One channel in confirm mode: it knows of each publish whether the broker took it."""
+
+import asyncio
+
+from aiormq import exceptions as amqp
+from aiormq.abc import AbstractChannel
+
+from flow.broker import faults
+from flow.broker.border import background, error_of, result
+from flow.broker.connecting import Link
+from flow.broker.publication import Publication
+from flow.broker.url import BrokerUrl
+
+JUDGED = (amqp.DeliveryError,)  # the broker's word on one message; any other error ends the connection
+
+
+class ConfirmChannel:
+    """Publishes through one channel until anything but the broker's word on a message goes wrong."""
+
+    def __init__(self, url: BrokerUrl, link: Link, channel: AbstractChannel) -> None:
+        """Take an open channel in confirm mode that nobody else uses, on a connection of its own."""
+        self.usable = True
+        self._url = url
+        self._link = link
+        self._channel = channel
+        self._under_way: dict[str, asyncio.Task[object]] = {}  # by message id
+        for resource in (link.connection, channel):
+            resource.closing.add_done_callback(self._end)
+
+    async def publish(self, message: Publication, ends: float) -> None:
+        """Publish and wait for the confirm until the loop's time *ends*; a cancelled caller leaves it on.
+
+        Raises:
+            BrokerError: as `Publisher.publish` says.
+        """
+        message.check_size(self._link.largest_frame)
+        # The library tells returned messages by their id alone: two of one id must not be under way at once.
+        while (earlier := self._under_way.get(message.message_id)) is not None:
+            await asyncio.wait({earlier})
+        if not self.usable:
+            raise faults.publishing(amqp.ChannelInvalidStateError(), message, self._url)
+        left = ends - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise faults.publishing(TimeoutError(), message, self._url)
+        task = self._start(message, left)
+        await asyncio.wait({task})
+        blocked = isinstance(error_of(task), TimeoutError) and await self._link.blocked()
+        result(task, lambda error: faults.publishing(error, message, self._url, blocked=blocked))
+
+    async def close(self) -> None:
+        """Close channel and connection in order; what is under way fails. Never raises."""
+        self.usable = False
+        await self._link.close()
+
+    def _start(self, message: Publication, seconds: float) -> asyncio.Task[object]:
+        task: asyncio.Task[object] = background(
+            self._channel.basic_publish(
+                message.body,
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                properties=message.properties(),
+                mandatory=True,
+                timeout=seconds,
+            )
+        )
+        self._under_way[message.message_id] = task
+        task.add_done_callback(lambda done: self._ended(message.message_id, done))
+        return task
+
+    def _ended(self, message_id: str, task: asyncio.Task[object]) -> None:
+        del self._under_way[message_id]
+        error = error_of(task)
+        if error is not None and not isinstance(error, JUDGED):
+            self._end(task)
+
+    def _end(self, _: object) -> None:
+        """Drop the connection: what a channel says after a fault or an expired deadline cannot be trusted."""
+        if self.usable:
+            self.usable = False
+            self._link.abort()
