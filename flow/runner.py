@@ -54,6 +54,8 @@ class Runner:
         self._session: Session | None = None
         self._publisher = Publisher(url, name=f"flow {pipeline.name} parking")
         self._stopping = anyio.Event()
+        self._starting = anyio.CancelScope()
+        self._started = False
         self._connecting = anyio.CancelScope()
         self._consumed = False
         self._fault = "not connected yet"
@@ -70,6 +72,8 @@ class Runner:
     def stop(self) -> None:
         """Ask for a drain; returns at once."""
         self._stopping.set()
+        if not self._started:
+            self._starting.cancel()
         self._connecting.cancel()
 
     def unready(self) -> str | None:
@@ -89,8 +93,10 @@ class Runner:
         async with anyio.create_task_group() as outer:
             outer.start_soon(self._stop_when_cancelled)
             with anyio.CancelScope(shield=True):
-                async with self.pipeline.lifespan():
-                    await self._work()
+                with self._starting:
+                    async with self.pipeline.lifespan():
+                        self._started = True
+                        await self._work()
             self.ended.set()
             outer.cancel_scope.cancel()
 
@@ -112,6 +118,8 @@ class Runner:
             finally:
                 tasks.cancel_scope.cancel()
                 with anyio.CancelScope(shield=True):
+                    if self._session is not None:  # only after an error: its messages go back to the queue
+                        await self._session.close()
                     await self._publisher.close()
 
     async def _sessions(self, engine: Engine) -> None:
@@ -129,7 +137,8 @@ class Runner:
             await self._lost(engine, session)
             if anyio.current_time() - began >= HEALTHY or self.account.received > received:
                 backoff.reset()
-            await anyio.sleep(backoff.next())
+            else:
+                await anyio.sleep(backoff.next())
 
     async def _open(self, engine: Engine) -> Session:
         pipeline = self.pipeline

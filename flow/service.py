@@ -111,8 +111,8 @@ class Service:
 
     def _say(self) -> None:
         for runner in self._runners:
-            if not self._errors:
-                log.info("%s drained: %s", runner.pipeline.name, runner.account)
+            if runner.account.received or not self._errors:
+                log.info("%s ended: %s", runner.pipeline.name, runner.account)
             if runner.hung:
                 log.error(
                     "%s: %d callbacks still ran at the deadline and were cancelled; their messages went back",
