@@ -16,6 +16,7 @@ class Unreadable(MemoryOrigin):
 
 
 def test_exchange_and_routing_key_are_cut_from_the_method_frame() -> None:
+    """R16: what the broker says of a message is decoded when it is asked for."""
     origin = MemoryOrigin()
     message: Message[Any] = Message(origin, 1, False, b"\x07deliver\x04\xff.b!", b"\x00" * 14, b"", 0.0)
 

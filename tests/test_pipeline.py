@@ -310,6 +310,7 @@ def test_messages_are_structs() -> None:
     ],
 )
 def test_the_default_prefetch_keeps_handlers_and_batches_busy(body: dict[str, Any], prefetch: int) -> None:
+    """R01: without options the window is what handlers and batches can use, 100 to 2000."""
     cls = declared(queue="q", **body)
 
     assert cls.default_prefetch() == cls.granted() == prefetch
