@@ -216,5 +216,5 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _cut(text: str, most: int) -> str:
-    """Texts of other senders may hold what cannot be encoded again; it is replaced."""
-    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+    """Texts of other senders may hold what cannot be encoded again; it is escaped."""
+    return text.encode("utf-8", "backslashreplace")[:most].decode("utf-8", "ignore")

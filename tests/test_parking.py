@@ -194,7 +194,7 @@ def test_a_long_reason_is_cut_to_one_kibibyte_between_two_letters() -> None:
 def test_a_routing_key_that_is_no_text_can_be_parked() -> None:
     headers = parked_headers(delivered(routing_key="a\udcffb"), "reason", "Crm", NOW)
 
-    assert headers["x-flow-routing-key"] == "a?b"
+    assert headers["x-flow-routing-key"] == r"a\udcffb"
 
 
 def test_a_message_with_unreadable_properties_can_be_parked() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 
+from flow.broker.declaring import Declarer
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
 from flow.errors import ConnectionLost
@@ -103,10 +104,10 @@ async def opened_park(url: BrokerUrl, window: int) -> AsyncIterator[Park]:
 
 
 async def parked_count(url: BrokerUrl) -> int:
-    """Return how many messages are parked, without those in somebody's hands."""
-    session = await Session.open(url, {}, lambda _: None, name=NAME)
-    try:
-        return await session.ready(DEAD_QUEUE)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await session.close()
+    """Return how many messages are parked, without those in somebody's hands.
+
+    Raises:
+        NotFound: there is no park; `flow setup` makes it.
+    """
+    async with Declarer(url, name=NAME) as declarer:
+        return (await declarer.look(DEAD_QUEUE)).ready

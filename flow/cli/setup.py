@@ -1,0 +1,90 @@
+"""`flow setup`: declare exchanges, the retry loop, the park and queues."""
+
+import sys
+from collections.abc import Collection, Sequence
+
+import anyio
+import click
+
+from flow.broker.declaring import Drift
+from flow.broker.url import BrokerUrl
+from flow.cli.errors import CONFIGURATION, say
+from flow.cli.options import amqp_url
+from flow.cli.table import table
+from flow.plumbing.setup import set_up, topology_for
+from flow.topology import QUEUE_TYPES, Binding, Queue, QueueType, Topology
+
+
+@click.command()
+@amqp_url
+@click.option(
+    "--org", "organisations", multiple=True, metavar="NAME", help="Its queue NAME.crm too; repeatable."
+)
+@click.option("--queue", "queues", multiple=True, metavar="NAME", help="This work queue too; repeatable.")
+@click.option(
+    "--queue-type",
+    type=click.Choice(QUEUE_TYPES),
+    default="quorum",
+    show_default=True,
+    help="classic: the old kind, which may lose a rejected message when the broker crashes.",
+)
+@click.option(
+    "--retry-delay",
+    type=float,
+    default=30.0,
+    show_default=True,
+    envvar="FLOW_RETRY_DELAY",
+    help="Seconds that a rejected message waits for its next attempt.",
+)
+@click.option("--dry-run", is_flag=True, help="Only print what would be declared; the broker is not asked.")
+def setup(
+    url: BrokerUrl,
+    organisations: Sequence[str],
+    queues: Sequence[str],
+    queue_type: QueueType,
+    retry_delay: float,
+    dry_run: bool,
+) -> None:
+    """Declare the exchanges, the retry loop and the park, and the queues that are asked for.
+
+    Doing it again changes nothing. What exists with other arguments is left as it is and reported; the exit
+    code is then 78.
+    """
+    topology = topology_for(organisations, queues, queue_type=queue_type, retry_delay=retry_delay)
+    if dry_run:
+        table(HEAD, rows(topology, "would be declared", ()))
+        return
+    drifts = anyio.run(set_up, url, topology)
+    table(HEAD, rows(topology, "declared", drifts))
+    for drift in drifts:
+        say(drift.sentence)
+    sys.exit(CONFIGURATION if drifts else 0)
+
+
+HEAD = ("KIND", "NAME", "AS", "STATE")
+
+
+def rows(topology: Topology, state: str, drifts: Collection[Drift]) -> list[tuple[str, ...]]:
+    """Return the table: *state* for everything that is not among the *drifts*."""
+    differing = {(drift.kind, drift.name) for drift in drifts}
+
+    def line(kind: str, name: str, details: str) -> tuple[str, ...]:
+        return kind, name, details, "differs, left as it is" if (kind, name) in differing else state
+
+    exchanges = [line("exchange", one.name, one.kind) for one in topology.exchanges]
+    queues = [line("queue", one.name, described(one)) for one in topology.queues]
+    bindings = [bound(one, state, ("queue", one.queue) in differing) for one in topology.bindings]
+    return [*exchanges, *queues, *bindings]
+
+
+def described(queue: Queue) -> str:
+    """Return the type of *queue*, and how long messages wait in it."""
+    delay = queue.arguments.get("x-message-ttl")
+    kind = str(queue.arguments["x-queue-type"])
+    return f"{kind}, {int(delay) / 1000:g} s" if delay is not None else kind
+
+
+def bound(binding: Binding, state: str, untouched: bool) -> tuple[str, ...]:
+    """Return the row of a binding; those of a queue that differs are not made."""
+    arrow = f"{binding.exchange} -> {binding.queue}"
+    return "binding", arrow, binding.key or "everything", "not made" if untouched else state
