@@ -141,6 +141,7 @@ def test_a_stream_may_come_in_pieces_of_any_size(size: int) -> None:
 
 
 def test_a_stream_that_ends_anywhere_gives_whole_deliveries_only() -> None:
+    """F21: no part of a message is ever handed on."""
     ones, wire = recorded()
     expected = [one.expected() for one in ones]
 
@@ -183,7 +184,7 @@ def test_the_time_of_a_message_is_the_time_of_its_last_byte() -> None:
 
 
 def test_names_that_are_no_utf8_are_delivered() -> None:
-    """R21: a routing key in another encoding is no reason to stop."""
+    """F32: a routing key in another encoding is no reason to stop."""
     line = Line()
     content = b"\0\x3c\0\x3c" + short("one") + bytes(7) + b"\x01" + b"\0" + b"\x03\xe4\xf6\xfc" + b"\x02k\xff"
     _, header, body = Delivery(1).frames()
