@@ -100,10 +100,11 @@ class RabbitMQControl:
     async def connection_names(self, vhost: str) -> list[str]:
         """Return the names that the clients of *vhost* gave their connections."""
         printed = await self.evaluate(
-            "[{connection, proplists:get_value(user_provided_name, C), proplists:get_value(vhost, C)}"
-            " || C <- rabbit_networking:connection_info_all([user_provided_name, vhost])]"
+            "[{N, V} || [{client_properties, P}, {vhost, V}] <- "
+            "rabbit_networking:connection_info_all([client_properties, vhost]), is_list(P), "
+            '{<<"connection_name">>, _, N} <- P]'
         )
-        found = re.findall(r'\{connection,\s*<<"([^"]*)">>,\s*<<"([^"]*)">>\}', printed)
+        found = re.findall(r'\{<<"([^"]*)">>,\s*<<"([^"]*)">>\}', printed)
         return sorted(name for name, where in found if where == vhost)
 
     async def queue_lengths(self, vhost: str) -> dict[str, QueueLength]:

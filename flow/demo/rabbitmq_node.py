@@ -85,10 +85,11 @@ class RabbitMQNode(RabbitMQControl):
         if erl_call is None:
             return await super().evaluate(expression)
         command = [erl_call, "-n", str(self.name), "-e"]
-        printed = (await run(command, f"{expression}.\n", self._environment)).strip()
-        if not printed.startswith("{ok, "):
+        text = f'lists:flatten(io_lib:format("~0p", [begin {expression} end])).\n'
+        printed = (await run(command, text, self._environment)).strip()
+        if not printed.startswith('{ok, "'):
             raise BrokerError(f"The RabbitMQ node answered {printed[:300]}")
-        return printed.removeprefix("{ok, ").removesuffix("}")
+        return printed.removeprefix('{ok, "').removesuffix('"}').replace('\\"', '"')
 
     async def start(self) -> None:
         """Start it, on the data of the last time, and return when it accepts connections.
