@@ -99,7 +99,7 @@ def read_parked(message: Message[Any]) -> Parked:
     properties = _properties(message)
     headers = properties.headers
     by_flow = PARKED_AT in headers
-    queue = _text(headers, QUEUE) or (message.routing_key if _in_the_loop(message.exchange) else None)
+    queue = _name(headers, QUEUE) or (message.routing_key if _in_the_loop(message.exchange) else None)
     beginning = _beginning(message, headers)
     parked_at = _time(_text(headers, PARKED_AT))
     return Parked(
@@ -195,6 +195,11 @@ def _identifier(message: Message[Any], queue: str | None, parked_at: datetime | 
 def _text(headers: Mapping[str, Any], name: str) -> str | None:
     value = headers.get(name)
     return value if isinstance(value, str) else None
+
+
+def _name(headers: Mapping[str, Any], name: str) -> str | None:
+    text = _text(headers, name)
+    return text if text and len(text.encode()) <= LONGEST_TEXT else None
 
 
 def _number(headers: Mapping[str, Any], name: str) -> int:

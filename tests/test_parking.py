@@ -252,6 +252,8 @@ def test_a_foreign_message_in_the_park_has_no_queue_to_go_back_to() -> None:
         {"x-flow-parked-at": "yesterday", "x-flow-attempts": "many", "x-flow-queue": 7},
         {"x-flow-parked-at": 4, "x-flow-attempts": -1, "x-flow-reason": True},
         {"x-flow-parked-at": "2024-05-01T12:00:00", "x-flow-first-failed-at": ""},
+        {"x-flow-queue": "q" * 256},
+        {"x-flow-queue": ""},
     ],
 )
 def test_forged_parking_headers_are_read_as_unknown(headers: dict[str, Any]) -> None:

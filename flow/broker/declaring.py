@@ -97,7 +97,7 @@ class Declarer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close()
+        await self.close()
 
     async def declare_exchange(self, exchange: Exchange) -> None:
         """Declare a durable exchange; nothing happens when it exists like this.
@@ -183,7 +183,7 @@ class Declarer:
                 fault=lambda error: refused(error, what, self._url, link.reply),
             )
         except BrokerError:
-            await self._close()
+            await self.close()
             raise
 
     async def _opened(self) -> tuple[Link, AbstractChannel]:
@@ -198,7 +198,8 @@ class Declarer:
             )
         return self._link, self._channel
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Close the connection; the next change would open a new one. Never raises."""
         link, self._link, self._channel = self._link, None, None
         if link is not None:
             await link.close()

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
+from flow.broker.declaring import Declarer
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.errors import PublishFailed
+from flow.errors import NotFound, PublishFailed
 from flow.message import Message
 from flow.parking import Parked, read_parked, replay_headers
 from flow.plumbing.park import WINDOW, Park, opened_park
 from flow.topology import RETRY_EXCHANGE, retry_exchange
 
 REPLAY_WINDOW = 200
+MOMENT = 1.0  # seconds to look for replayed messages that are parked again at once
+NAME = "flow dead replay"
 JSON = "application/json"
 
 
@@ -51,6 +55,11 @@ class Look:
     """The ids of those that were meant."""
     failures: list[str] = field(default_factory=list)
     """What could not be done, a sentence each."""
+
+    @property
+    def held(self) -> int:
+        """How many of the messages looked at fill the window, if all others have left the park."""
+        return self.seen - len(self.found) + len(self.failures)
 
 
 Visit = Callable[[Parked, bytes], None]
@@ -93,64 +102,81 @@ async def replay(url: BrokerUrl, selection: Selection, done: Callable[[Parked], 
     """
     look = Look()
     window = REPLAY_WINDOW if selection.everything else WINDOW
-    publisher = Publisher(url, name="flow dead replay")
-    try:
-        async with opened_park(url, window) as park:
-            look.waiting = park.waiting
-            async for message in park.messages():
-                await _replay_one(publisher, message, selection, look, done)
-                look.seen = park.seen
-                if _held(look) >= window or selection.complete(look.found):
-                    break
-            look.failures += await _came_back(park)
-    finally:
-        await publisher.close()
+    async with Replayer(url) as replayer, opened_park(url, window) as park:
+        look.waiting = park.waiting
+        async for message in park.messages():
+            look.seen = park.seen
+            parked = read_parked(message)
+            if selection.holds(parked):
+                look.found.append(parked.id)
+                if failure := await replayer.replay(message, parked):
+                    look.failures.append(failure)
+                else:
+                    done(parked)
+            else:
+                message.raw = b""
+            if look.held >= window or selection.complete(look.found):
+                break
+        if len(look.found) > len(look.failures):
+            look.failures += await came_back(park)
     return look
 
 
-async def _replay_one(
-    publisher: Publisher,
-    message: Message[Any],
-    selection: Selection,
-    look: Look,
-    done: Callable[[Parked], None],
-) -> None:
-    parked = read_parked(message)
-    if not selection.holds(parked):
-        message.raw = b""
-        return
-    look.found.append(parked.id)
-    if parked.queue is None:
-        look.failures.append(f"{parked.id} stays parked: nothing tells the queue in which it failed")
-        return
-    try:
-        await publisher.publish(
-            retry_exchange(parked.queue),
-            parked.queue,
-            message.raw,
-            headers=replay_headers(parked),
-            message_id=parked.message_id,
-            content_type=parked.content_type or JSON,
-        )
-    except PublishFailed as error:
-        look.failures.append(f"{parked.id} stays parked: {error}")
-        return
-    if not message.origin.alive:
-        look.failures.append(
-            f"{parked.id} was replayed and stays parked as well: the session was lost meanwhile"
-        )
-        return
-    message.origin.ack(message)
-    done(parked)
+class Replayer:
+    """Publishes parked messages to their queues again, on a connection of its own."""
+
+    def __init__(self, url: BrokerUrl) -> None:
+        self._publisher = Publisher(url, name=NAME)
+        self._declarer = Declarer(url, name=NAME)
+        self._exists: dict[str, bool] = {}
+
+    async def __aenter__(self) -> "Replayer":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._publisher.close()
+        await self._declarer.close()
+
+    async def replay(self, message: Message[Any], parked: Parked) -> str | None:
+        """Replay one message and acknowledge it; or return the sentence why it stays parked."""
+        if parked.queue is None:
+            return f"{parked.id} stays parked: nothing tells the queue in which it failed"
+        if not await self._there(parked.queue):
+            return f"{parked.id} stays parked: its queue {parked.queue} does not exist"
+        try:
+            await self._publisher.publish(
+                retry_exchange(parked.queue),
+                parked.queue,
+                message.raw,
+                headers=replay_headers(parked),
+                message_id=parked.message_id,
+                content_type=parked.content_type or JSON,
+            )
+        except PublishFailed as error:
+            return f"{parked.id} stays parked: {error}"
+        if not message.origin.alive:
+            return f"{parked.id} was replayed and stays parked as well: the session was lost meanwhile"
+        message.origin.ack(message)
+        return None
+
+    async def _there(self, queue: str) -> bool:
+        """Ask once for each queue: the alternate exchange would take what no queue does, and confirm it."""
+        if queue not in self._exists:
+            try:
+                await self._declarer.look(queue)
+                self._exists[queue] = True
+            except NotFound:
+                self._exists[queue] = False
+        return self._exists[queue]
 
 
-def _held(look: Look) -> int:
-    """How many messages fill the window, since they stay parked."""
-    return look.seen - len(look.found) + len(look.failures)
+async def came_back(park: Park) -> list[str]:
+    """Return a sentence for each replay that the alternate exchange parked again: its queue is not bound.
 
-
-async def _came_back(park: Park) -> list[str]:
-    """The alternate exchange parks at once what the retry exchange cannot route; the broker confirms that."""
-    newcomers = [message for message in await park.newcomers() if message.exchange == RETRY_EXCHANGE]
+    The broker has confirmed these, so that nothing else tells of them; they arrive within a moment.
+    """
+    newcomers = [message for message in await park.newcomers(MOMENT) if message.exchange == RETRY_EXCHANGE]
     replayed = [parked for parked in map(read_parked, newcomers) if parked.replays]
     return [f"{parked.id} is parked again: {parked.reason}" for parked in replayed]

@@ -73,10 +73,9 @@ class Park:
             self.seen += 1
             yield self._inbox.messages.popleft()
 
-    async def newcomers(self) -> Sequence[Message[Any]]:
-        """Return what was parked since the beginning, as far as the window lets it through."""
-        for _ in range(2):  # what was on its way at the first answer is here at the second
-            await self._session.ready(DEAD_QUEUE)
+    async def newcomers(self, most: float) -> Sequence[Message[Any]]:
+        """Return what was parked since the beginning, after at most *most* seconds without any."""
+        await self._inbox.wait(self._session.failed, most)
         return list(self._inbox.messages)
 
 
@@ -110,4 +109,5 @@ async def parked_count(url: BrokerUrl) -> int:
         NotFound: there is no park; `flow setup` makes it.
     """
     async with Declarer(url, name=NAME) as declarer:
-        return (await declarer.look(DEAD_QUEUE)).ready
+        look = await declarer.look(DEAD_QUEUE)
+    return look.ready
