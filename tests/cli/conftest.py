@@ -1,0 +1,87 @@
+"""`flow` as a process of its own."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from subprocess import PIPE
+
+import anyio
+import pytest
+
+from flow.broker.declaring import Declarer
+from flow.broker.publisher import Publisher
+from flow.broker.url import BrokerUrl
+
+OWN = ("AMQP_URL", "PROCA_URL", "FLOW_")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a process left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def surroundings(url: str | None) -> dict[str, str]:
+    """Return this environment with *url* as the only thing that tells of a broker."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    return kept | ({"AMQP_URL": url} if url else {})
+
+
+async def run_flow(*arguments: str, url: str | None = None, stdin: bytes = b"", **more: str) -> Ended:
+    """Run `flow` to its end, with *more* environment variables."""
+    with anyio.fail_after(90):
+        ended = await anyio.run_process(
+            [sys.executable, "-m", "flow", *arguments],
+            input=stdin,
+            check=False,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=surroundings(url) | more,
+        )
+    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+async def start_flow(*arguments: str, url: str) -> anyio.abc.Process:
+    """Start `flow` with pipes."""
+    command = [sys.executable, "-m", "flow", *arguments]
+    return await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=surroundings(url))
+
+
+async def end_of(process: anyio.abc.Process, number: signal.Signals | None = None) -> Ended:
+    """Send a signal, if any, and return what the process left behind."""
+    if number is not None:
+        process.send_signal(number)
+    with anyio.fail_after(60):
+        texts: list[bytes] = []
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            texts.append(b"".join([chunk async for chunk in stream]))
+        code = await process.wait()
+    await process.aclose()
+    return Ended(code, texts[0].decode(), texts[1].decode())
+
+
+@pytest.fixture
+def url(amqp_url: str) -> BrokerUrl:
+    return BrokerUrl.parse(amqp_url)
+
+
+@pytest.fixture
+async def publisher(url: BrokerUrl) -> AsyncIterator[Publisher]:
+    publisher = Publisher(url)
+    yield publisher
+    await publisher.close()
+
+
+async def until_ready(url: BrokerUrl, queue: str, enough: Callable[[int], bool]) -> int:
+    """Wait until *queue* has *enough* messages ready, and return how many."""
+    async with Declarer(url) as declarer:
+        with anyio.fail_after(30):
+            while not enough(count := (await declarer.look(queue)).ready):
+                continue
+    return count
