@@ -19,7 +19,7 @@ from flow.broker.tap import Ended, Receive, TapProtocol, TapTransportFactory
 from flow.broker.url import BrokerUrl
 from flow.errors import BrokerError, ConnectionLost
 
-CONNECT = 10.0  # seconds until a connection must be open
+CONNECT = 10.0  # seconds until a connection must be open, by default
 CLOSE = 3.0  # seconds for an orderly end
 PROBE = 2.0  # seconds for the question whether a port speaks TLS
 MESSAGES_LOST_IN_CYCLES = ("3.13.0", "3.13.1", "3.13.2")  # github.com/rabbitmq/rabbitmq-server/issues/11159
@@ -83,13 +83,15 @@ class Link:
         self.abort()
 
 
-async def connect(url: BrokerUrl, *, name: str, heartbeat: int, max_body: int = 0) -> Link:
+async def connect(
+    url: BrokerUrl, *, name: str, heartbeat: int, max_body: int = 0, deadline: float = CONNECT
+) -> Link:
     """Open a connection under *name*; one that is silent for two *heartbeat*s is ended.
 
     Bodies above *max_body* bytes are not kept.
 
     Raises:
-        BrokerError: it could not be opened within 10 seconds; a ConnectionLost may pass, others will not.
+        BrokerError: it was not open within *deadline* seconds; a ConnectionLost may pass, others will not.
     """
     quiet()
     if url.in_the_clear:
@@ -99,7 +101,7 @@ async def connect(url: BrokerUrl, *, name: str, heartbeat: int, max_body: int = 
     try:
         await bounded(
             link.connection.connect(),
-            seconds=CONNECT,
+            seconds=deadline,
             give_up=link.abort,
             fault=lambda error: faults.opening(error, url, link.reply),
         )
