@@ -42,16 +42,17 @@ class Service:
             FlowError: the set-up is wrong, before anything was consumed.
         """
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+            async with AsyncExitStack() as stack:
                 if self._ops_port is not None:
                     metrics = [runner.metrics for runner in self._runners]
                     ops = await stack.enter_async_context(Ops(self._ops_host, self._ops_port, self, metrics))
                     log.info("metrics and health at %s", ops.address)
-                tasks.start_soon(self._obey, signals)
-                async with anyio.create_task_group() as running:
-                    for runner in self._runners:
-                        running.start_soon(self._run, runner)
-                tasks.cancel_scope.cancel()
+                async with anyio.create_task_group() as obeying:
+                    obeying.start_soon(self._obey, signals)
+                    async with anyio.create_task_group() as running:
+                        for runner in self._runners:
+                            running.start_soon(self._run, runner)
+                    obeying.cancel_scope.cancel()
                 self._say()
         for error in self._errors:
             if isinstance(error, FlowError):

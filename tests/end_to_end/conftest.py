@@ -15,6 +15,7 @@ import pytest
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
+from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
 from flow.plumbing.setup import set_up, topology_for
 
 FLOW = [sys.executable, "-m", "flow"]
@@ -152,6 +153,17 @@ async def flow(amqp_url: str, crm: CrmServer, tmp_path: Path) -> AsyncIterator[F
 def action_ids(crm: CrmServer) -> set[int]:
     """Return the ids of the actions that the CRM holds."""
     return {int(name.removeprefix("action-")) for name in crm.records}
+
+
+async def holds(rabbitmq: RabbitMQControl, amqp_url: str, queue: str, ready: int) -> None:
+    """Wait until *queue* holds so many ready messages and no unacknowledged one.
+
+    The counts of quorum queues are told every five seconds only.
+    """
+    vhost = BrokerUrl.parse(amqp_url).vhost
+    with anyio.fail_after(30):
+        while (await rabbitmq.queue_lengths(vhost))[queue] != QueueLength(ready, 0):  # noqa: ASYNC110
+            await anyio.sleep(0.3)
 
 
 def lines(bodies: list[Any]) -> bytes:

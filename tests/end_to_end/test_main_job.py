@@ -13,7 +13,7 @@ from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.demo.signatures import action, body, poison
 from flow.parking import read_parked
 from flow.plumbing.park import opened_park, parked_count
-from tests.end_to_end.conftest import Flow, action_ids, lines
+from tests.end_to_end.conftest import Flow, action_ids, holds, lines
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,6 @@ async def test_every_message_ends_once_in_the_crm_or_in_the_park(
     again = account["delivered"] - len(crm.records)
     assert 0 <= again <= account["stale"]
     assert sum(count - 1 for count in crm.effects.values()) == 0, "the memory answers what was lost"
-    lengths = await rabbitmq.queue_lengths(url.vhost)
-    assert lengths["acme.crm"] == (0, 0)
-    assert lengths["system.retry"] == (0, 0)
+    await holds(rabbitmq, amqp_url, "acme.crm", 0)
+    await holds(rabbitmq, amqp_url, "system.retry", 0)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 200_000, "KiB"

@@ -28,7 +28,7 @@ class NoPipeline:
 
 async def refused(flow: Flow, *arguments: str, code: int, says: str, **environment: str) -> str:
     """Run `flow` and check that it refuses with *code* and one sentence that *says* what."""
-    ended = await flow(*arguments, **environment)
+    ended = await flow(*arguments, standard_input=b"{}", **environment)
     said = ended.stderr.decode()
     assert ended.returncode == code, said
     assert says in said
@@ -126,5 +126,6 @@ async def test_a_taken_ops_port(flow: Flow, rabbitmq: RabbitMQControl) -> None:
 async def test_a_secret_file_that_is_missing(flow: Flow, tmp_path: Path) -> None:
     del flow.environment["CRM_TOKEN"]
 
+    says = "CRM_TOKEN_FILE names a file that cannot be read"
     missing = str(tmp_path / "no-such-token")
-    await refused(flow, "run", "pipelines.crm", code=78, says=missing, CRM_TOKEN_FILE=missing)
+    await refused(flow, "run", "pipelines.crm", code=78, says=says, CRM_TOKEN_FILE=missing)

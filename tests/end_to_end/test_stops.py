@@ -9,7 +9,7 @@ from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
 from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.demo.signatures import action, body
-from tests.end_to_end.conftest import Flow, action_ids, lines
+from tests.end_to_end.conftest import Flow, action_ids, holds, lines
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,6 @@ async def test_sigterm_delivers_half_full_batches(
     flow: Flow, crm: CrmServer, amqp_url: str, rabbitmq: RabbitMQControl
 ) -> None:
     """K12, K04, R37, R39: everything received is delivered or returned, the account is right, exit code 0."""
-    vhost = BrokerUrl.parse(amqp_url).vhost
     crm.faults.delay = 0.3
     await push(flow, range(1, 251))
     running = await flow.run("pipelines.crm")
@@ -38,9 +37,8 @@ async def test_sigterm_delivers_half_full_batches(
     assert code == 0, running.lines
     assert account["received"] == account["delivered"] + account["returned"]
     assert len(action_ids(crm)) == account["delivered"]
-    left = (await rabbitmq.queue_lengths(vhost))["acme.crm"]
-    assert left == (250 - account["delivered"], 0)
-    assert await rabbitmq.connection_names(vhost) == []
+    await holds(rabbitmq, amqp_url, "acme.crm", 250 - account["delivered"])
+    assert await rabbitmq.connection_names(BrokerUrl.parse(amqp_url).vhost) == []
 
 
 @pytest.mark.timeout(180)
@@ -48,7 +46,6 @@ async def test_slow_requests_are_given_up_in_time_and_nothing_is_lost(
     flow: Flow, crm: CrmServer, amqp_url: str, rabbitmq: RabbitMQControl
 ) -> None:
     """K05: exit code 3 and the number of what hung; its messages are in the queue again."""
-    vhost = BrokerUrl.parse(amqp_url).vhost
     crm.faults.silent = True
     await push(flow, range(1, 51))
     running = await flow.run("pipelines.crm", "--shutdown-timeout", "3")
@@ -60,7 +57,7 @@ async def test_slow_requests_are_given_up_in_time_and_nothing_is_lost(
     account = running.account
     assert code == 3, running.lines
     assert account == account | {"received": 50, "delivered": 0, "returned": 50}
-    assert (await rabbitmq.queue_lengths(vhost))["acme.crm"] == (50, 0)
+    await holds(rabbitmq, amqp_url, "acme.crm", 50)
     await running.says("were cancelled")
 
 
