@@ -1,6 +1,7 @@
 """One channel in confirm mode: it knows of each publish whether the broker took it."""
 
 import asyncio
+from typing import Any
 
 from aiormq import exceptions as amqp
 from aiormq.abc import AbstractChannel
@@ -24,6 +25,7 @@ class ConfirmChannel:
         self._link = link
         self._channel = channel
         self._under_way: dict[str, asyncio.Task[object]] = {}  # by message id
+        self._closing: asyncio.Task[None] | None = None
         for resource in (link.connection, channel):
             resource.closing.add_done_callback(self._end)
 
@@ -51,6 +53,8 @@ class ConfirmChannel:
         """Close channel and connection in order; what is under way fails. Never raises."""
         self.usable = False
         await self._link.close()
+        if self._closing is not None:
+            await asyncio.wait({self._closing})
 
     def _start(self, message: Publication, seconds: float) -> asyncio.Task[object]:
         task: asyncio.Task[object] = background(
@@ -73,8 +77,10 @@ class ConfirmChannel:
         if error is not None and not isinstance(error, JUDGED):
             self._end(task)
 
-    def _end(self, _: object) -> None:
-        """Drop the connection: what a channel says after a fault or an expired deadline cannot be trusted."""
+    def _end(self, future: asyncio.Future[Any]) -> None:
+        """Replace the connection: what a channel says after a fault or an expired deadline is not trusted."""
+        if isinstance(error_of(future), TimeoutError):
+            self._link.abort()
         if self.usable:
             self.usable = False
-            self._link.abort()
+            self._closing = background(self._link.close())

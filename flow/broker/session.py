@@ -86,7 +86,12 @@ class Session:
             opening = link.connection.channel(publisher_confirms=False)
             session = cls(url, link, await asked(opening, link, lambda error: faults.lost(error, link.reply)))
             await session._consume(queues)
-        except BaseException:
+            if session.failure is not None:
+                raise session.failure
+        except BrokerError:
+            await link.close()
+            raise
+        except BaseException:  # cancelled: what waits for an answer must not hold it up
             link.abort()
             raise
         link.receive = receive

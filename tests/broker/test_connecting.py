@@ -69,13 +69,15 @@ async def peer(answer: Answer, context: ssl.SSLContext | None = None) -> AsyncIt
 
 
 async def refusal(url: BrokerUrl, queue: str = "a") -> BrokerError:
-    """Return the error with which a session is refused, after checking that it is one sentence."""
+    """Return the error of a refused session; it must be one sentence, and nothing may go on behind it."""
+    before = asyncio.all_tasks()
     with pytest.raises(BrokerError) as caught, anyio.fail_after(9):
         await Session.open(url, {queue: 10}, Received())
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert CANARY not in sentence
     assert url.place in sentence or queue in sentence or url.host in sentence
+    await until(lambda: asyncio.all_tasks() <= before)
     return caught.value
 
 
