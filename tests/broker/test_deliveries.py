@@ -251,7 +251,7 @@ BROKEN = {
         "a body that is longer than its header says",
         [METHOD, HEADER, raw_frame(3, 1, b"ab"), raw_frame(3, 1, b"cd")],
     ),
-    "a header without flags": ("a content header of 13 bytes", [METHOD, raw_frame(2, 1, HEADER[7:20])]),
+    "a header without flags": ("a content header of 13 bytes", [METHOD, raw_frame(2, 1, HEADER[7:20]), BODY]),
     "a method without number": ("a method frame of 3 bytes", [raw_frame(1, 1, DELIVER[:3])]),
     "an unknown consumer": ("for a consumer that does not exist", Delivery(1, consumer="three").frames()),
     "no arguments": ("arguments do not fill their frame", [raw_frame(1, 1, DELIVER), HEADER, BODY]),
@@ -303,6 +303,16 @@ def test_what_is_in_no_legal_order_is_refused(
 
     assert line.messages[0] == sound.expected()
     assert all(one[0:2] == ("one", 1) for one in line.messages)
+
+
+def test_content_of_one_channel_does_not_follow_the_method_of_another() -> None:
+    line = Line((1, 2))
+    other = frame(Basic.Deliver("one", 2, False, "", "key"), 2)
+
+    with pytest.raises(BrokenStream, match="type 2 where a method frame was due"):
+        line.feed(Delivery(1).wire() + other + HEADER + BODY)
+
+    assert len(line.messages) == 1
 
 
 @settings(max_examples=500, deadline=None)

@@ -113,9 +113,10 @@ def test_the_answer_to_another_protocol_version_passes(at: int) -> None:
     assert fed(answer, [at]) == answer
 
 
-def test_such_an_answer_after_the_first_frame_is_refused() -> None:
+@pytest.mark.parametrize("at", [[], [len(HEARTBEAT)]])
+def test_such_an_answer_after_the_first_frame_is_refused(at: list[int]) -> None:
     with pytest.raises(BrokenStream, match="unknown type 65"):
-        fed(HEARTBEAT + b"AMQP\x00\x00\x09\x01", [])
+        fed(HEARTBEAT + b"AMQP\x00\x00\x09\x01", at)
 
 
 @pytest.mark.parametrize("kind", [0, 4, 5, 6, 7, 9, 21, 72, 206, 255])

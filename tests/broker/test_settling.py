@@ -292,6 +292,16 @@ def test_released_messages_are_not_remembered_as_settled() -> None:
     assert now == unconfirmed(channel) == [2, 3]
 
 
+def test_not_more_than_the_window_is_kept_in_memory() -> None:
+    channel = Channel(4)
+
+    for tag in range(1, 100):
+        settle([channel.deliver(tag)], ack=[tag])
+        channel.turn()
+
+    assert len(channel.settler._unconfirmed) <= 4
+
+
 # All of it together, against a model
 
 
