@@ -1,0 +1,284 @@
+"""What the documents say is so: examples run; links, flags, variables, metrics, sentences and files exist."""
+
+import ast
+import importlib.util
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import anyio
+import click
+import pytest
+
+from flow.cli import COMMANDS
+from flow.demo.signatures import action
+from flow.looplag import LoopLag
+from flow.metrics import COUNTERS, GAUGES, HISTOGRAMS, Family, exposition
+from flow.pipeline import Pipeline
+from flow.target import load
+from tests.stages.conftest import Line, quiet
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "docs" / "examples" / "signatures.py"
+OPERATIONS = ROOT / "docs" / "operations.md"
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "tests/BEHAVIOUR.md")
+    for path in ROOT.glob(pattern)
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+FILE = re.compile(r"\b(?:flow|tests|docs|deploy|pipelines|benchmarks)/[\w./-]*\w\.(?:py|md|yml|sh|service)\b")
+OTHERS = {"--require-hashes"}  # flags of other programs
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def table(document: str, heading: str) -> list[list[str]]:
+    """Return the cells of the first table under *heading*, without its head."""
+    section = document.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows[2:]]
+
+
+def commands(group: click.Group, context: click.Context) -> Iterator[click.Command]:
+    """Yield every command of `flow`, those of groups too."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command, context)
+
+
+def every_command() -> list[click.Command]:
+    main = import_module("flow.cli").main
+    return [main, *commands(main, click.Context(main))]
+
+
+def test_the_example_of_the_readme_is_the_file() -> None:
+    block = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+    assert block == EXAMPLE.read_text()
+
+
+def test_the_example_is_typed() -> None:
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(EXAMPLE)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_example_is_found_as_the_readme_says() -> None:
+    code = "from flow.target import load; [found] = load('signatures'); print(found.__name__, found.queue)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=EXAMPLE.parent, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "Signatures acme.crm\n"
+
+
+@pytest.mark.anyio
+async def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signatures arrive in the database once, also when they come again; test actions do not."""
+    specification = importlib.util.spec_from_file_location("signatures_example", EXAMPLE)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    kind: type[Pipeline] = module.Signatures
+    monkeypatch.chdir(tmp_path)
+
+    line = Line(kind(), 1000, rejectable=True)
+    async with line.engine.pipeline.lifespan(), anyio.create_task_group() as tasks:
+        tasks.start_soon(line.engine.run)
+        await quiet()
+        await line.push(*(action(number) for number in (1, 2, 3, 1)), action(4, testing=True))
+        await line.advance(2.0)
+        tasks.cancel_scope.cancel()
+
+    database = sqlite3.connect(tmp_path / "signatures.db")
+    rows = database.execute("select id from signed order by id").fetchall()
+    database.close()
+    assert rows == [(1,), (2,), (3,)]
+    assert line.account == {"received": 5, "delivered": 4, "skipped": 1}
+
+
+def test_the_shipped_pipeline_is_there() -> None:
+    assert [cls.queue for cls in load("pipelines.crm")] == ["acme.crm"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in LINK.findall(path.read_text()):
+        place, _, anchor = link.partition("#")
+        if place.startswith("https://"):
+            continue
+        there = (path.parent / place).resolve() if place else path
+        assert there.exists(), link
+        if anchor:
+            headings = {title.lower().replace(" ", "-") for title in HEADING.findall(there.read_text())}
+            assert anchor in {re.sub(r"[^\w-]", "", title) for title in headings}, link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_files_that_are_named_exist(path: Path) -> None:
+    for name in FILE.findall(path.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if "benchmarks" not in path.parts], ids=name_of)
+def test_flags_that_are_named_exist(path: Path) -> None:
+    known = {option for command in every_command() for one in command.params for option in one.opts}
+
+    assert set(FLAG.findall(path.read_text())) - known - OTHERS - {"--help"} == set()
+
+
+def test_every_flag_of_run_is_described_with_its_variable_and_default() -> None:
+    run = import_module("flow.cli.run").run
+    described = [(flag, variable, default) for flag, variable, default, _ in flags()]
+
+    options = [one for one in run.params if isinstance(one, click.Option)]
+    assert described == [(one.opts[0], str(one.envvar or ""), default_of(one)) for one in options]
+
+
+def flags() -> Iterator[tuple[str, str, str, str]]:
+    for flag, variable, default, meaning in table(OPERATIONS.read_text(), "`flow run`"):
+        assert meaning
+        yield flag.strip("`"), variable.strip("`") if variable != "see above" else "", default, meaning
+
+
+def default_of(option: click.Option) -> str:
+    return "–" if option.is_flag or not isinstance(option.default, str | int | float) else str(option.default)
+
+
+def test_every_command_is_named() -> None:
+    text = "".join(path.read_text() for path in DOCUMENTS)
+
+    assert [name for name in COMMANDS if f"flow {name}" not in text] == []
+
+
+def test_the_table_of_metrics_is_complete_and_right() -> None:
+    rows = {name.strip("`"): (kind, labels, text) for name, kind, labels, text in metrics_table()}
+
+    exposed, _ = exposition([], "", LoopLag().histogram)
+    texts = dict(re.findall(r"^# HELP (flow_\w+) (.+)$", exposed.decode(), re.MULTILINE))
+    kinds = dict(re.findall(r"^# TYPE (flow_\w+) (.+)$", exposed.decode(), re.MULTILINE))
+    families: dict[str, Family] = {one.name: one for one in (*COUNTERS, *GAUGES, *HISTOGRAMS)}
+    labels = {"flow_loop_lag_seconds": "–", "flow_build_info": "version"}
+    for name in texts:
+        family = families.get(name.removeprefix("flow_")) or families.get(
+            name.removeprefix("flow_").removesuffix("_total")
+        )
+        if family is not None:
+            labels[name] = ", ".join(("pipeline", *family.labels))
+    assert rows == {name: (kinds[name], labels[name], texts[name]) for name in texts}
+
+
+def metrics_table() -> list[list[str]]:
+    return table(OPERATIONS.read_text(), "Metrics")
+
+
+def test_alerts_ask_for_metrics_that_exist() -> None:
+    known = {name.strip("`") for name, *_ in metrics_table()}
+    expressions = [line for line in (ROOT / "deploy" / "alerts.yml").read_text().splitlines() if ":" in line]
+
+    named = {name.removesuffix("_bucket") for line in expressions for name in re.findall(r"flow_\w+", line)}
+    assert len(named) >= 5
+    assert named - known == set()
+
+
+def test_sentences_that_are_explained_are_said() -> None:
+    """Every part between the placeholders stands in a text of the program."""
+    said = {
+        node.value
+        for folder in ("flow", "pipelines")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    placeholder = re.compile(r"%[.\dsrdf]*|\{\}")
+    pieces = {piece for text in said for piece in placeholder.split(text)}
+
+    sentences = [row[0] for row in table(OPERATIONS.read_text(), "What an error says")]
+    assert len(sentences) > 30
+    for sentence in sentences:
+        for part in re.split("…|: ", sentence.strip("`")):
+            words = part.strip(" ()")
+            assert any(words in piece for piece in pieces), f"{words!r} of {sentence}"
+
+
+def test_exit_codes_are_those_of_the_program() -> None:
+    errors, service = import_module("flow.cli.errors"), import_module("flow.service")
+    codes = [row[0] for row in table(OPERATIONS.read_text(), "Exit codes")]
+
+    known = {service.DRAINED, service.CRASHED, errors.USAGE, service.HUNG, errors.CONFIGURATION}
+    assert codes == [*(str(code) for code in sorted(known)), "128 + n"]
+
+
+def test_every_room_has_its_place_in_the_architecture() -> None:
+    named = set(re.findall(r"`(\w+)/?`", (ROOT / "docs" / "architecture.md").read_text()))
+    rooms = {path.stem for path in (ROOT / "flow").iterdir() if path.suffix == ".py" or path.is_dir()}
+    inside = {path.stem for wing in ("stages", "broker") for path in (ROOT / "flow" / wing).glob("*.py")}
+
+    assert (rooms | inside) - named - {"__pycache__"} == set()
+
+
+def test_decisions_have_their_number_and_their_parts() -> None:
+    pages = sorted(path for path in (ROOT / "docs" / "decisions").glob("*.md") if path.name != "README.md")
+
+    assert [path.name[:4] for path in pages] == [f"{number:04}" for number in range(1, len(pages) + 1)]
+    for number, path in enumerate(pages, 1):
+        parts = HEADING.findall(path.read_text())
+        assert parts[0].startswith(f"{number}. ")
+        assert parts[1:] == ["Context", "Decision", "What it costs", "What would make us change it"]
+
+
+# Written in two parts, so that this file does not hold what it forbids.
+UNWANTED = [
+    "TODO",
+    "FIXME",
+    "XXX",
+    r"issue" r" #?\d",
+    r"/(home|root|work)" r"/\w",
+    "blazing",
+    "seamless",
+    "effortless",
+    "world-class",
+    "cutting-edge",
+    "under the hood",
+]
+TEXTS = {".py", ".md", ".toml", ".yml", ".sh", ".service", ".json", ""}
+
+
+def test_nothing_unwanted_is_written_anywhere() -> None:
+    """No notes to oneself, no paths of one machine, no praise."""
+    unwanted = re.compile("|".join(rf"\b{word}" if word[0].isalpha() else word for word in UNWANTED))
+    found = [
+        f"{name_of(path)}: {match[0]}"
+        for path in files()
+        if path != Path(__file__) and (match := unwanted.search(path.read_text()))
+    ]
+
+    assert found == []
+
+
+def files() -> Iterator[Path]:
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [
+            one
+            for one in folders
+            if one == ".ci" or not one.startswith((".", "__pycache__", "dist", "build"))
+        ]
+        for name in names:
+            path = Path(folder) / name
+            if path.suffix in TEXTS and not name.startswith("."):
+                yield path
