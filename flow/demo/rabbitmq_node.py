@@ -21,6 +21,7 @@ from flow.errors import BrokerError
 START = 60.0  # seconds until a node must accept connections; 6 to 12 are usual
 STOP = 15.0  # seconds until a node must have ended
 LOOK = 0.05  # seconds between two looks at a process that starts or ends
+ERRORS = 5  # lines of the log that are quoted
 HOST = "127.0.0.1"
 SYSTEM_SCRIPTS = "usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -61,6 +62,11 @@ class RabbitMQNode(RabbitMQControl):
         self._processes: list[subprocess.Popen[bytes]] = []  # the node and its guard, while it runs
         self._finalizer = weakref.finalize(self, clear, self._processes, self.folder)
 
+    @property
+    def pid(self) -> int:
+        """The process id of the running node."""
+        return self._processes[0].pid
+
     def tls_url(self, vhost: str = "/", *, cafile: Path | None = None) -> str:
         """Return the AMQP URL of the TLS listener, by the name localhost."""
         path = self.url(vhost).rpartition("/")[2]
@@ -95,7 +101,7 @@ class RabbitMQNode(RabbitMQControl):
         """Start it, on the data of the last time, and return when it accepts connections.
 
         Raises:
-            BrokerError: it ended or did not accept within 60 seconds; the text has the end of its log.
+            BrokerError: it ended or did not accept within 60 seconds; the text quotes its log.
         """
         try:
             self._spawn()
@@ -213,9 +219,12 @@ class RabbitMQNode(RabbitMQControl):
             return False
 
     def _log(self) -> str:
-        """Return the end of what it printed."""
+        """Return the first errors that it printed, or else the end of what it printed."""
         path = self.folder / "console.log"
-        return path.read_text(errors="replace")[-1500:] if path.exists() else "nothing was printed"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        errors = [line.partition("> ")[2].strip() for line in lines if "[error]" in line]
+        found = [error for error in errors if error][:ERRORS] or lines[-ERRORS:]
+        return "; ".join(found) or "it printed nothing"
 
 
 def find_script(name: str) -> Path:
