@@ -126,7 +126,8 @@ class Message(Generic[B]):
 
     def __repr__(self) -> str:
         """Show ids only: bodies never appear in logs."""
-        return f"<Message {self.record_id or self.tag} from {self.queue}>"
+        name = self.record_id or f"with delivery tag {self.tag}"
+        return f"<Message {name} from {self.queue}>"
 
     @property
     def queue(self) -> str:

@@ -16,7 +16,7 @@ def demo(signatures: int) -> None:
 
     Exit code 0: every message is explained.
     """
-    configure("console", "warning", tracebacks=False)
+    configure("console", "error", tracebacks=False)
     explained = anyio.run(Demo(click.echo, Cast(signatures)).run)
     click.echo("Every message is explained." if explained else "Not every message is explained.")
     sys.exit(0 if explained else 1)

@@ -74,6 +74,8 @@ class Demo:
         self._say = say
         self._cast = cast or Cast()
         self._began = time.monotonic()
+        self._published = anyio.Event()
+        self._confirmed = 0
 
     async def run(self) -> bool:
         """Tell it; return whether every message is explained at the end."""
@@ -125,6 +127,8 @@ class Demo:
         push = Push(publish, lambda _: True, lambda failed: self.say(f"not published: {failed.error}"))
         await push.run(self._bodies())
         await publisher.close()
+        self._confirmed = push.confirmed
+        self._published.set()
         self.say(f"published {push.confirmed} messages to the exchange deliver, all confirmed")
 
     async def _trouble(self, node: RabbitMQNode, crm: CrmServer) -> None:
@@ -137,6 +141,7 @@ class Demo:
         crm.faults.outage = False
         self.say("the CRM is back")
         await crm.until(lambda: len(crm.records) > count // 2)
+        await self._published.wait()
         self.say("an operator closes every connection of the broker: flow opens a new session")
         await node.close_all_connections()
 
@@ -164,7 +169,7 @@ class Demo:
                 reasons[read_parked(message).reason] += 1
         told = {int(name.removeprefix("action-")) for name in crm.records}
         twice = sum(count > 1 for count in crm.effects.values())
-        total = cast.signatures + cast.poison
+        total = self._confirmed
         explained = len(told) + len(cast.testing) + reasons.total()
         self.say("the account")
         self._say(f"\n  published      {total:5}   {cast.signatures} signatures, {cast.poison} unreadable")
@@ -175,4 +180,5 @@ class Demo:
         self._say(f"  unexplained    {total - explained:5}")
         self._say(f"  told twice     {twice:5}   after the lost connection; the CRM applies each id once")
         self._say(f"\n  {runner.pipeline.name}: {runner.account}\n")
-        return told == cast.wanted and reasons.total() == cast.parked and runner.account.open == 0
+        complete = total == cast.signatures + cast.poison and runner.account.open == 0
+        return complete and told == cast.wanted and reasons.total() == cast.parked

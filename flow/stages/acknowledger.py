@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 
 from flow.clock import Clock
+from flow.errors import DecodeError
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
 from flow.outcome import DELIVERED, Decision, Outcome, Verdict
@@ -78,7 +79,7 @@ class Acknowledger:
 
     async def failed(self, messages: Sequence[Message[Any]], error: Exception, where: str) -> None:
         """Decide what becomes of *messages* that ended with *error* in the callback *where*."""
-        if not isinstance(error, Verdict):
+        if not isinstance(error, Verdict | DecodeError):
             log.error(
                 "%s.%s failed: %s", type(self._pipeline).__name__, where, describe(error), extra=traced(error)
             )
