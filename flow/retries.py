@@ -51,7 +51,8 @@ def judge(error: BaseException, attempt: int, retries: Retries) -> Decision:
         return Decision(Outcome.SKIPPED, error.reason)
     reason = describe(error)
     if isinstance(error, TooLarge):
-        return Decision(Outcome.RETRYING, reason)  # it is not here to be parked: it stays in the loop, unharmed
+        # It is not here to be parked: it stays in the loop, unharmed.
+        return Decision(Outcome.RETRYING, reason)
     if isinstance(error, DecodeError) or (
         isinstance(error, Verdict) and not isinstance(error, Retry | Unavailable)
     ):
