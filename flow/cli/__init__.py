@@ -43,5 +43,5 @@ class Commands(Guarded):
 def main() -> None:
     """Consume RabbitMQ queues in keyed batches: nothing lost, nothing silent.
 
-    Every option can be given as an environment variable: `flow setup --queue-type` is FLOW_SETUP_QUEUE_TYPE.
+    Options can be given as environment variables: `flow setup --queue-type` is FLOW_SETUP_QUEUE_TYPE.
     """

@@ -41,7 +41,9 @@ def dead() -> None:
 @click.option(
     "--limit", type=click.IntRange(1, WINDOW), default=50, show_default=True, help="At most so many."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on each line.")
+@click.option(
+    "--json", "as_json", is_flag=True, envvar="FLOW_DEAD_LIST_JSON", help="One JSON object on each line."
+)
 def list_(url: BrokerUrl, queue: str | None, limit: int, as_json: bool) -> None:
     """List parked messages, without their bodies."""
     rows: list[Parked] = []
@@ -60,7 +62,12 @@ def list_(url: BrokerUrl, queue: str | None, limit: int, as_json: bool) -> None:
 @dead.command("show")
 @click.argument("identifier", metavar="ID")
 @amqp_url
-@click.option("--show-personal-data", is_flag=True, help="Show the body as it is, not only its structure.")
+@click.option(
+    "--show-personal-data",
+    is_flag=True,
+    allow_from_autoenv=False,  # a person asks for it, not a surrounding
+    help="Show the body as it is, not only its structure.",
+)
 def show_(identifier: str, url: BrokerUrl, show_personal_data: bool) -> None:
     """Show one parked message; ID is the one that `flow dead list` tells."""
     found: list[tuple[Parked, bytes]] = []
@@ -79,8 +86,15 @@ def show_(identifier: str, url: BrokerUrl, show_personal_data: bool) -> None:
 @dead.command("replay")
 @amqp_url
 @of_queue
-@click.option("--id", "ids", multiple=True, metavar="ID", help="Only this message; may be repeated.")
-@click.option("--all", "everything", is_flag=True, help="Whatever is parked.")
+@click.option(
+    "--id",
+    "ids",
+    multiple=True,
+    metavar="ID",
+    allow_from_autoenv=False,
+    help="Only this message; may be repeated.",
+)
+@click.option("--all", "everything", is_flag=True, allow_from_autoenv=False, help="Whatever is parked.")
 def replay_(url: BrokerUrl, queue: str | None, ids: Sequence[str], everything: bool) -> None:
     """Send parked messages back to the queues in which they failed, with all attempts before them again.
 

@@ -18,9 +18,21 @@ from flow.topology import QUEUE_TYPES, Binding, Queue, QueueType, Topology
 @click.command()
 @amqp_url
 @click.option(
-    "--org", "organisations", multiple=True, metavar="NAME", help="Its queue NAME.crm too; repeatable."
+    "--org",
+    "organisations",
+    multiple=True,
+    metavar="NAME",
+    envvar="FLOW_SETUP_ORG",
+    help="The queue NAME.crm of this organisation too; repeatable.",
 )
-@click.option("--queue", "queues", multiple=True, metavar="NAME", help="This work queue too; repeatable.")
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="NAME",
+    envvar="FLOW_SETUP_QUEUE",
+    help="This work queue too; repeatable.",
+)
 @click.option(
     "--queue-type",
     type=click.Choice(QUEUE_TYPES),

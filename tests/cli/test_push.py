@@ -1,5 +1,7 @@
+import os
 import signal
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from flow.broker.url import BrokerUrl
 from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.message import Message
 from flow.plumbing.setup import set_up, topology_for
-from tests.cli.conftest import end_of, run_flow, start_flow, until_ready
+from tests.cli.conftest import end_of, run_flow, start_flow, surroundings, until_ready
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
@@ -211,6 +213,25 @@ async def test_lines_are_pushed_as_they_come(amqp_url: str, url: BrokerUrl) -> N
     await process.stdin.aclose()
 
     assert (await end_of(process)).code == 0
+
+
+async def test_progress_is_shown_on_a_terminal_only(amqp_url: str) -> None:
+    terminal, end = os.openpty()
+    command = [sys.executable, "-m", "flow", "push", *TARGET, "--lines"]
+    lines = b"1\n" * 500
+
+    try:
+        with anyio.fail_after(60):
+            await anyio.run_process(command, input=lines, stderr=end, env=surroundings(amqp_url))
+        shown = os.read(terminal, 65_536)
+    finally:
+        os.close(terminal)
+        os.close(end)
+    piped = await run_flow("push", *TARGET, "--lines", url=amqp_url, stdin=lines)
+
+    assert b"\rpushed " in shown
+    assert shown.endswith(b"\r\x1b[K")  # the line is cleared at the end
+    assert piped.err == ""
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,21 @@ async def test_the_flag_wins_over_the_environment_and_a_file_holds_the_url_as_we
     assert [by_flag.code, by_file.code, by_own_name.code] == [0, 0, 0]
 
 
+@pytest.mark.broker
+async def test_options_can_be_given_as_environment_variables(amqp_url: str) -> None:
+    ended = await run_flow(
+        "setup",
+        "--dry-run",
+        url=amqp_url,
+        FLOW_SETUP_ORG="acme",
+        FLOW_SETUP_QUEUE="my.queue",
+        FLOW_RETRY_DELAY="5",
+    )
+
+    for text in ("acme.crm", "my.queue", "quorum, 5 s"):
+        assert text in ended.out
+
+
 async def test_nothing_listening_is_one_sentence_and_exit_code_1() -> None:
     ended = await run_flow("setup", url="amqp://127.0.0.1:1")
 
