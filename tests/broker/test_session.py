@@ -34,7 +34,7 @@ async def failure_of(session: Session, seconds: float = PATIENCE) -> str:
 async def test_every_message_is_received_once_and_acknowledged(
     rabbitmq: RabbitMQControl, vhost: str, url: BrokerUrl, queues: Queues
 ) -> None:
-    """R39: the connection is gone afterwards; R20: until then the broker shows its name."""
+    """R20, R39: the broker shows the name of the connection, which is gone afterwards."""
     await queues.make("a")
     await queues.fill("a", numbered(2000))
     received = Acknowledging()

@@ -363,7 +363,7 @@ async def test_a_batch_grows_while_every_slot_is_busy(start: Start) -> None:
 
 
 async def test_a_hung_batch_is_ended_and_its_messages_retried(start: Start) -> None:
-    """B18 for batches; marks made before stay."""
+    """B18: for batches as well; marks made before stay."""
 
     class Hanging(Collecting):
         batch_timeout = 0.5
