@@ -73,8 +73,8 @@ class Batcher:
         self._deadlines: deque[tuple[float, Lane, int]] = deque()
         self._flushing = False
 
-    def add(self, message: Message[Any], key: Hashable, now: float, weight: int = 0) -> None:
-        """Put *message* into the open batch of *key*."""
+    def add(self, message: Message[Any], key: Hashable, now: float, weight: int = 0) -> bool:
+        """Put *message* into the open batch of *key*; tell whether a batch was opened or closed by it."""
         options = self.options
         lane = self._lanes.get(key)
         if lane is None:
@@ -83,20 +83,23 @@ class Batcher:
         limit = options.max_weight
         if limit is not None and lane.messages and lane.weight + weight > limit:
             self._close(lane, Trigger.WEIGHT)
-        lane.messages.append(message)
-        if len(lane.messages) >= options.size:
+        messages = lane.messages
+        messages.append(message)
+        if len(messages) >= options.size:
             self._close(lane, Trigger.SIZE)
-            return
+            return True
         if limit is not None:
             lane.weight += weight
             if lane.weight >= limit:
                 self._close(lane, Trigger.WEIGHT)
-                return
-        if len(lane.messages) == 1:
-            lane.opened += 1
-            self._deadlines.append((now + options.timeout, lane, lane.opened))
-            if self._flushing:
-                self._ready(lane, Trigger.FLUSH)
+                return True
+        if len(messages) > 1:
+            return False
+        lane.opened += 1
+        self._deadlines.append((now + options.timeout, lane, lane.opened))
+        if self._flushing:
+            self._ready(lane, Trigger.FLUSH)
+        return True
 
     def add_alone(self, message: Message[Any], key: Hashable) -> None:
         """Make *message* a batch of its own, so that it cannot spoil its neighbours."""
@@ -156,7 +159,7 @@ class Batcher:
         Returns how many are released; the oldest goes first among equals.
         """
         sizes = {
-            lane: sum(message.queue == queue for message in lane.messages)
+            lane: sum([message.origin.queue == queue for message in lane.messages])
             for lane in self._lanes.values()
             if lane.messages and lane.due is None
         }

@@ -13,7 +13,7 @@ import msgspec
 from flow.errors import ConfigError, DecodeError
 from flow.lifting import SCHEMA as OLD_ACTION
 from flow.lifting import lift
-from flow.message import Message
+from flow.message import ENCODING_FLAG, Message
 from flow.options import whole
 from flow.outcome import Skip
 from flow.reasons import malformed, named, unfit
@@ -78,7 +78,7 @@ class Codec:
             Skip: it is an event that the pipeline does not declare, or of a type not known.
         """
         raw = message.raw
-        if not raw or len(raw) > self._unsuspicious or message.encoded:
+        if not raw or len(raw) > self._unsuspicious or message.header[12] & ENCODING_FLAG:
             self._admit(message)
         try:
             body = self._read(raw)

@@ -21,6 +21,8 @@ from flow.stages.gate import Gate
 from flow.stages.guard import Guard
 from flow.stages.mark import Mark, Watchdog
 
+TURN = 64  # messages a slot delivers before it lets the rest of the loop run
+
 
 class Deliverer:
     """The delivery slots of one batcher."""
@@ -48,6 +50,7 @@ class Deliverer:
         self._idle = idle
         self._bell = Bell()
         self._timer: Timer | None = None
+        self._rung = False  # a slot was woken and has not run yet
         self._closed = False
         self._cancelled = False
         self._watchdog = Watchdog(self.marks, pipeline.batch_timeout, clock)
@@ -64,24 +67,29 @@ class Deliverer:
         """How many batches are being delivered."""
         return sum(mark.work is not None for mark in self.marks)
 
-    def put(self, message: Message[Any], key: Hashable, now: float, weight: int, *, alone: bool) -> None:
-        """Put *message* into the open batch of *key*, or *alone* into one of its own."""
-        if self._closed:
-            self._acknowledger.give_back(message)
-            return
-        if alone:
-            self.batcher.add_alone(message, key)
-        else:
-            self.batcher.add(message, key, now, weight)
+    def put(self, message: Message[Any], key: Hashable, now: float, weight: int) -> None:
+        """Put *message* into the open batch of *key*."""
+        changed = self.batcher.add(message, key, now, weight)
+        message.state = State.BATCHED
+        if changed:
+            self.look()
+
+    def put_alone(self, message: Message[Any], key: Hashable) -> None:
+        """Put *message* into a batch of its own."""
+        self.batcher.add_alone(message, key)
         message.state = State.BATCHED
         self.look()
 
     def look(self) -> None:
         """Wake a slot when a batch may go, else see to it that one is woken when the next is due."""
-        if self.batcher.ready:
-            self._bell.ring()
-        else:
+        if self._closed:
+            for message in self.batcher.clear():
+                self._acknowledger.give_back(message)
+        elif not self.batcher.ready:
             self._arm()
+        elif not self._rung:
+            self._rung = self._bell.waiting > 0
+            self._bell.ring()
 
     def starve(self, queue: str, enough: int) -> bool:
         """Let the largest open batches go until *enough* messages of *queue* are released."""
@@ -126,12 +134,13 @@ class Deliverer:
 
     async def _stretch(self, mark: Mark[Batch[Any]]) -> None:
         """Work until the scope of *mark* is cancelled, by the watchdog or by a drain."""
-        guard = Guard()
+        guard, handed_on = Guard(), 0
         while not mark.scope.cancel_called:
             if self.gate.shut() or (batch := self._take()) is None:
                 self._arm()
                 if self.gate.shut() or not self._idle(self):
                     await self._bell.wait()
+                    self._rung = False
                 continue
             self.look()
             if self._limited and not await self._paced(batch, mark):
@@ -144,7 +153,10 @@ class Deliverer:
             self._metrics.batch_seconds[self.name].observe(self._clock.now() - mark.since)
             await self._end(batch, mark.epoch, guard.error)
             mark.work = None
-            await asyncio.sleep(0)
+            handed_on += len(batch)
+            if handed_on >= TURN:
+                handed_on = 0
+                await asyncio.sleep(0)
 
     def _take(self) -> Batch[Any] | None:
         """Take the next batch; while the target is being probed, one message of it."""

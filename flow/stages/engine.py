@@ -1,6 +1,7 @@
 """The stages of one pipeline put together: what is received comes out settled."""
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ class Engine:
         self.memory = DeliveryMemory()
         self.origins: Sequence[Origin] = ()
         """The consumers of the present session; empty while there is none."""
-        self._clock = clock
+        self._now = clock.now
         self._batchings = pipeline.batchings()
         self._draining = False
         self._quiet = Bell()
@@ -106,17 +107,16 @@ class Engine:
         times = [one.batcher.oldest() for one in self.deliverers.values()]
         if self._processor.inbox:
             times.append(self._processor.inbox[0].received_at)
-        return self._clock.now() - min(
-            (time for time in times if time is not None), default=self._clock.now()
-        )
+        return self._now() - min((time for time in times if time is not None), default=self._now())
 
     def receive(self, messages: list[Message[Any]]) -> None:
         """Take over what the broker delivered; called from its callbacks, never raises."""
-        accounts = self.metrics.accounts
+        metrics = self.metrics
+        for queue, count in Counter([message.origin.queue for message in messages]).items():
+            metrics.accounts[queue].received += count
         for message in messages:
-            accounts[message.origin.queue].received += 1
             if message.redelivered:
-                self.metrics.redelivered[message.origin.queue] += 1
+                metrics.redelivered[message.origin.queue] += 1
         self._processor.receive(messages)
 
     def lost(self, outstanding: Sequence[Message[Any]], unconfirmed: Sequence[Message[Any]]) -> None:
@@ -206,16 +206,18 @@ class Engine:
                 f"{name}.handle_message returned None; return what the batch needs or raise Skip"
             )
         message.body = body
-        living = message.living()
-        if living is None:
-            return  # its redelivery is handled again
-        message = living
+        if not message.origin.alive:
+            living = message.living()
+            if living is None:
+                return  # its redelivery is handled again
+            message = living
         deliverer = self._only or self._route(message)
         key: Hashable = pipeline.batch_key(message) if self._keyed else None
-        weigh = deliverer.options.weight
-        alone = (message.held or b"x-death" in message.header) and pipeline.retries.isolated(message.attempt)
-        weight = 0 if weigh is None else weigh(message)
-        deliverer.put(message, key, self._clock.now(), weight, alone=bool(alone))
+        if (message.held or b"x-death" in message.header) and pipeline.retries.isolated(message.attempt):
+            deliverer.put_alone(message, key)
+        else:
+            weigh = deliverer.options.weight
+            deliverer.put(message, key, self._now(), 0 if weigh is None else weigh(message))
 
     def _route(self, message: Message[Any]) -> Deliverer:
         name = self.pipeline.batcher(message)

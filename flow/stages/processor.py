@@ -120,18 +120,19 @@ class Processor:
         inbox, bell, now, forward = self.inbox, self._bell, self._clock.now, self._forward
         gate, observe = self.gate, self._metrics.handler_seconds.observe
         decode, handle, asynchronous = self._codec.decode, self._pipeline.handle_message, self._asynchronous
-        guard, turn = Guard(), 0
+        guard, turn, watch = Guard(), 0, self._watchdog.watch
         while not mark.scope.cancel_called:
             if not inbox or (gate is not None and gate.shut()):
                 self._idle()
                 await bell.wait()
                 self._rung = False
+                watch()
                 mark.since = now()
                 continue
             message = inbox.popleft()
             if message.state is not State.WAITING:
                 continue
-            if inbox and bell.waiting and not self._rung:
+            if inbox and not self._rung and bell.waiting:
                 self._wake()
             message.state = State.RUNNING
             if message.redelivered and self._memory and self._recalled(message):
@@ -139,7 +140,6 @@ class Processor:
             mark.work = message
             if gate is not None:
                 await self._pass(gate, message, mark)
-            self._watchdog.watch()
             with guard:
                 if len(message.header) > LARGE_HEADER:
                     await anyio.to_thread.run_sync(message.preload)
@@ -159,6 +159,7 @@ class Processor:
             turn += 1
             if turn % TURN == 0:
                 await asyncio.sleep(0)
+                watch()
                 mark.since = now()
 
     async def _pass(self, gate: Gate, message: Message[Any], mark: Mark[Message[Any]]) -> None:
