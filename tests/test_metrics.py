@@ -138,8 +138,12 @@ def test_the_lint_finds_what_it_is_there_for(exposed: str, problem: str) -> None
     assert lint(exposed) == [problem]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on the PATH")
 def test_promtool_has_nothing_to_say() -> None:
+    """Where it is installed; its rules as written above have the say elsewhere."""
+    if shutil.which("promtool") is None:
+        assert lint(text(crm())) == []
+        return
+
     result = subprocess.run(
         ["promtool", "check", "metrics"],
         input=text(crm()),

@@ -25,7 +25,9 @@ log = logging.getLogger("flow")
 @click.command()
 @click.argument("target")
 @amqp_url
-@click.option("--queue", envvar="FLOW_QUEUE", help="Consume this queue instead of the pipeline's own.")
+@click.option(
+    "--queue", envvar=["FLOW_QUEUE", "PROCA_QUEUE"], help="Consume this queue instead of the pipeline's own."
+)
 @click.option("--concurrency", type=int, envvar="FLOW_CONCURRENCY", help="Messages handled at once.")
 @click.option("--prefetch", type=int, envvar="FLOW_PREFETCH", help="Unsettled messages the broker grants.")
 @click.option(
