@@ -144,16 +144,20 @@ def test_flags_that_are_named_exist(path: Path) -> None:
 
 def test_every_flag_of_run_is_described_with_its_variable_and_default() -> None:
     run = import_module("flow.cli.run").run
-    described = [(flag, variable, default) for flag, variable, default, _ in flags()]
+    described = [(flag, variables, default) for flag, variables, default, _ in flags()]
 
     options = [one for one in run.params if isinstance(one, click.Option)]
-    assert described == [(one.opts[0], str(one.envvar or ""), default_of(one)) for one in options]
+    assert described == [(one.opts[0], variables_of(one), default_of(one)) for one in options]
 
 
-def flags() -> Iterator[tuple[str, str, str, str]]:
-    for flag, variable, default, meaning in table(OPERATIONS.read_text(), "`flow run`"):
+def flags() -> Iterator[tuple[str, list[str], str, str]]:
+    for flag, variables, default, meaning in table(OPERATIONS.read_text(), "`flow run`"):
         assert meaning
-        yield flag.strip("`"), variable.strip("`") if variable != "see above" else "", default, meaning
+        yield flag.strip("`"), re.findall("`(.+?)`", variables), default, meaning
+
+
+def variables_of(option: click.Option) -> list[str]:
+    return [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
 
 
 def default_of(option: click.Option) -> str:
