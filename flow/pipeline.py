@@ -64,7 +64,7 @@ class Pipeline(Generic[In, Out]):
     """Seconds that the queue's retry loop takes; it is set on the broker and cannot be read from it.
     Defaults to 30."""
     max_body: int = 1 << 20
-    """Most bytes of a body; larger ones are parked unread. Defaults to 1 MiB."""
+    """Most bytes of a body; larger ones are not taken and stay in the retry loop. Defaults to 1 MiB."""
     park: Literal["queue", "loop"] = "queue"
     """Where hopeless messages go: "queue" publishes them to the park, "loop" rejects them again and again,
     for accounts that may not publish. Defaults to "queue"."""

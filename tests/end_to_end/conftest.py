@@ -68,6 +68,13 @@ class FlowProcess:
         return await self.end()
 
     @property
+    def most_memory(self) -> int:
+        """The most memory it had so far, in KiB; 0 where the system does not tell."""
+        status = Path(f"/proc/{self._process.pid}/status")
+        found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.exists() else None
+        return int(found[1]) if found else 0
+
+    @property
     def account(self) -> dict[str, int]:
         """The numbers of the account in the last line that has one."""
         line = next(line for line in reversed(self.lines) if "received" in line and " = " in line)

@@ -1,7 +1,6 @@
 """The main job with everything that goes wrong: every message ends in the CRM once, or in the park."""
 
 import os
-import resource
 from pathlib import Path
 
 import anyio
@@ -44,6 +43,7 @@ async def test_every_message_ends_once_in_the_crm_or_in_the_park(
         await crm.until(lambda: len(crm.records) == COUNT - len(refused))
         while await parked_count(url) < unreadable + len(refused):  # noqa: ASYNC110
             await anyio.sleep(0.2)
+    memory = running.most_memory
     code = await running.stop()
 
     assert pushed.returncode == 0, pushed.stderr
@@ -62,4 +62,4 @@ async def test_every_message_ends_once_in_the_crm_or_in_the_park(
     assert sum(count - 1 for count in crm.effects.values()) == 0, "the memory answers what was lost"
     await holds(rabbitmq, amqp_url, "acme.crm", 0)
     await holds(rabbitmq, amqp_url, "system.retry", 0)
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 200_000, "KiB"
+    assert memory < 150_000, "KiB, whatever the backlog"
