@@ -18,7 +18,6 @@ from flow.message import Message
 
 HEARTBEAT_FRAME = b"\x08\0\0\0\0\0\0\xce"
 FEED_AFTER = 1.0  # seconds without a frame for aiormq, after which arriving bytes become a heartbeat
-SECOND_LOOK = 0.1  # seconds
 UNSENT_TIMEOUT = (
     4000  # milliseconds; Linux: how long written bytes may stay unacknowledged by the peer's kernel
 )
@@ -82,12 +81,14 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         )
         self._tapped.append(deliveries)
         self._cutter.routes[channel] = deliveries.take
+        if self._ended is None:
+            settler.end()
         return settler
 
     def watch(self, silence: float) -> None:
         """End the connection after *silence* seconds without a byte, or within an unfinished delivery."""
         if self._ended is not None:
-            self._watchdog = self._call_at(self._progress_at() + silence, self._check, silence, False)
+            self._watchdog = self._call_at(self._progress_at() + silence, self._check, silence)
 
     def write(self, frames: bytes) -> None:
         """Write whole frames; nothing happens when the connection has ended. Never raises."""
@@ -176,14 +177,12 @@ class TapProtocol(asyncio.StreamReaderProtocol):
             return self.last_byte_at
         return min((one.touched_at for one in self._tapped if one.unfinished), default=self.last_byte_at)
 
-    def _check(self, silence: float, again: bool) -> None:
-        """Look whether the time is over; twice, as uvloop runs timers first and reads what has come then."""
+    def _check(self, silence: float) -> None:
+        """Look whether the time is over; what came while the loop stood still was read before."""
         due = self._progress_at() + silence
         now = self._time()
         if now < due:
-            self._watchdog = self._call_at(due, self._check, silence, False)
-        elif not again:
-            self._watchdog = self._call_at(now + SECOND_LOOK, self._check, silence, True)
+            self._watchdog = self._call_at(due, self._check, silence)
         elif now - self.last_byte_at >= silence:
             self.fail(SilentBroker(f"The broker has been silent for {now - self.last_byte_at:.1f} s"))
         else:

@@ -22,7 +22,7 @@ from yarl import URL
 
 from flow.broker.frames import BrokenStream
 from flow.broker.settling import Settler
-from flow.broker.tap import SilentBroker, TapProtocol, TapTransportFactory
+from flow.broker.tap import Receive, SilentBroker, TapProtocol, TapTransportFactory
 from flow.message import Message
 from tests.broker.peer import Peer
 from tests.broker.queues import until
@@ -94,10 +94,10 @@ def open_sockets() -> int:
 class Side:
     """Our side: a tap without a client library, or with it, and all that came out of it."""
 
-    def __init__(self, *, max_body: int = 1 << 20) -> None:
+    def __init__(self, receive: Receive | None = None, *, max_body: int = 1 << 20) -> None:
         self.reads: list[list[Message[Any]]] = []
         self.ends: list[Exception | None] = []
-        self.factory = TapTransportFactory(self.reads.append, self.ends.append, max_body=max_body)
+        self.factory = TapTransportFactory(receive or self.reads.append, self.ends.append, max_body=max_body)
 
     @property
     def tap(self) -> TapProtocol:
@@ -190,9 +190,11 @@ async def test_messages_of_one_read_are_handed_over_together_with_one_time() -> 
 
 
 async def test_settling_within_receive_is_written() -> None:
-    side = Side()
-    async with Peer() as peer, consuming(peer, side):
-        side.tap._receive = lambda messages: [message.origin.ack(message) for message in messages]  # type: ignore
+    def acknowledge(messages: list[Message[Any]]) -> None:
+        for message in messages:
+            message.origin.ack(message)
+
+    async with Peer() as peer, consuming(peer, Side(acknowledge)):
         peer.send(*(Delivery(tag).wire() for tag in (1, 2, 3)))
         await until(lambda: peer.methods(Basic.Ack))
 
@@ -366,6 +368,16 @@ async def test_writing_after_the_end_does_nothing(
             await until(lambda: side.ends)
 
 
+async def test_a_channel_that_is_tapped_after_the_end_is_dead() -> None:
+    side = Side()
+    async with Peer() as peer:
+        await side.open(peer)
+        side.factory.abort()
+        await until(lambda: side.ends)
+
+        assert not side.tap.tap(1).alive
+
+
 async def test_a_failure_counts_once() -> None:
     side = Side()
     async with Peer() as peer:
@@ -378,6 +390,20 @@ async def test_a_failure_counts_once() -> None:
         with pytest.raises(SilentBroker, match="first"):
             await reader.readexactly(1)
         assert (side.ends, side.tap.error) == ([first], first)
+        await until(lambda: peer.ended)
+
+
+async def test_what_comes_after_a_failure_is_ignored() -> None:
+    side = Side()
+    async with Peer() as peer:
+        await side.open(peer)
+        settler = side.tap.tap(1)
+        settler.consumer("queue", "one", 10)
+        side.tap.fail(SilentBroker("over"))
+
+        side.tap.data_received(Delivery(1).wire() + raw_frame(9, 0, b""))
+
+        assert (settler.dropped, side.messages) == (0, [])
         await until(lambda: peer.ended)
 
 
@@ -448,23 +474,36 @@ async def test_a_slow_line_is_not_silence_and_the_library_is_told_so() -> None:
     """F24: bytes are a sign of life, even if they make no whole frame for long."""
     side = Side()
     wire = Delivery(1, b"x" * 60).wire()
-    async with Peer() as peer, consuming(peer, side):
-        handed_on: list[bytes] = []
-        reader_gets = side.tap._hand_on
-        side.tap._cutter._other = side.tap._hand_on = lambda frames: (  # type: ignore[method-assign]
-            handed_on.append(frames),
-            reader_gets(frames),
-        )[1]
+    async with Peer() as peer:
+        reader, writer = await side.open(peer)
+        side.tap.tap(1).consumer("queue", "one", 10)
         side.tap.watch(0.3)
+
         async with ticking(peer, *(wire[at : at + 2] for at in range(0, len(wire), 2))):
             await until(lambda: side.messages)
 
-    assert side.tap.error is None
-    assert handed_on == [HEARTBEAT]
+        assert side.tap.error is None
+        assert await reader.read(100) == HEARTBEAT
+        writer.transport.abort()
+        await until(lambda: side.ends)
+
+
+async def test_before_anything_is_consumed_the_library_gets_what_the_broker_sends_and_no_more() -> None:
+    side = Side()
+    start = frame(Connection.Start(server_properties={"product": "x" * 100}), 0)  # takes over a second
+    async with Peer() as peer:
+        reader, writer = await side.open(peer)
+
+        async with ticking(peer, *(start[at : at + 2] for at in range(0, len(start), 2))):
+            got = await reader.readexactly(len(start))
+
+        assert got == start
+        writer.transport.abort()
+        await until(lambda: side.ends)
 
 
 async def test_a_loop_that_stood_still_is_not_a_silent_broker() -> None:
-    """F08: uvloop runs its timers before it reads what has come in the meantime."""
+    """F08: what came in the meantime is read before the time is looked at."""
     side = Side()
     async with Peer() as peer, consuming(peer, side):
         side.tap.watch(0.2)
