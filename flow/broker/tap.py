@@ -179,14 +179,13 @@ class TapProtocol(asyncio.StreamReaderProtocol):
 
     def _check(self, silence: float) -> None:
         """Look whether the time is over; what came while the loop stood still was read before."""
-        due = self._progress_at() + silence
-        now = self._time()
-        if now < due:
-            self._watchdog = self._call_at(due, self._check, silence)
-        elif now - self.last_byte_at >= silence:
-            self.fail(SilentBroker(f"The broker has been silent for {now - self.last_byte_at:.1f} s"))
+        since, now = self._progress_at(), self._time()
+        if now < since + silence:
+            self._watchdog = self._call_at(since + silence, self._check, silence)
+        elif since == self.last_byte_at:
+            self.fail(SilentBroker(f"The broker has been silent for {now - since:.1f} s"))
         else:
-            self.fail(SilentBroker(f"The broker stopped within a delivery {now - due + silence:.1f} s ago"))
+            self.fail(SilentBroker(f"The broker stopped within a delivery {now - since:.1f} s ago"))
 
 
 class TapTransportFactory(TransportFactory):
