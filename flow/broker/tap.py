@@ -18,9 +18,7 @@ from flow.message import Message
 
 HEARTBEAT_FRAME = b"\x08\0\0\0\0\0\0\xce"
 FEED_AFTER = 1.0  # seconds without a frame for aiormq, after which arriving bytes become a heartbeat
-UNSENT_TIMEOUT = (
-    4000  # milliseconds; Linux: how long written bytes may stay unacknowledged by the peer's kernel
-)
+UNSENT_TIMEOUT = 4000  # milliseconds until bytes that the peer's machine does not take end the connection
 TLS = {"ssl_handshake_timeout": 5, "ssl_shutdown_timeout": 2}  # seconds; shutdown is 30 by default
 TUNE, CLOSE = b"\0\x0a\0\x1e", b"\0\x0a\0\x32"  # class and method
 
