@@ -140,6 +140,15 @@ class Batcher:
         self.waiting += len(batch)
         self._queue(lane)
 
+    def put_last(self, batch: Batch[Any]) -> None:
+        """Make each message of *batch* the last of its key, alone; `done` follows as usual."""
+        lane = self._lanes[batch.key]
+        if lane.messages:
+            self._close(lane, lane.due or Trigger.TIMEOUT)
+        lane.closed.extend(([message], batch.trigger) for message in batch)
+        self.waiting += len(batch)
+        self._queue(lane)
+
     def flush(self) -> None:
         """Let every batch go at its next turn, now and from now on."""
         self._flushing = True

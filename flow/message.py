@@ -195,29 +195,33 @@ class Message(Generic[B]):
         """
         return 1 + self.held + self._rejections()
 
-    def identity(self) -> tuple[str, int, object]:
-        """Return what tells this message from others when its delivery comes again: queue, rejections, id.
+    def identity(self) -> tuple[str, int, str | None, int, bytes]:
+        """Return what tells this message from others when its delivery comes again.
 
-        The id is the AMQP message id, or else the BLAKE2b digest of the body.
+        That is the queue, the rejections, the AMQP message id, and the size and the BLAKE2b digest of the
+        body: publishers give one id to several messages, and a body that is too large is not here at all.
         """
         try:
             identifier = self.message_id
         except DecodeError:
             identifier = None
-        return self.queue, self._rejections(), identifier or blake2b(self.raw, digest_size=16).digest()
+        digest = blake2b(self.raw, digest_size=16).digest()
+        return self.queue, self._rejections(), identifier, self.size, digest
 
     def living(self) -> "Message[B] | None":
         """Return the delivery through which this can still be settled: itself, or its latest redelivery.
 
-        That one takes over the body. None: there is none yet; it counts as stale, to be worked again.
+        That one takes over what was made of it. None: there is none yet; it is stale, to be worked again.
         """
         message = self
         while not message.origin.alive:
             message.state = State.STALE
-            if message.successor is None:
+            successor = message.successor
+            if successor is None:
                 return None
-            message.successor.body = message.body
-            message = message.successor
+            successor.body, successor.prepared, successor.held = message.body, message.prepared, message.held
+            successor._record_id, successor.occurred_at = message._record_id, message.occurred_at
+            message = successor
         return message
 
     def _rejections(self) -> int:

@@ -1,5 +1,6 @@
 """The four outcomes of a message, and the signals by which a pipeline chooses one."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,6 +19,8 @@ class Verdict(Exception):
 
     def __init__(self, reason: str) -> None:
         """Name the *reason* in words without personal data: it is logged and stored with parked messages."""
+        if not isinstance(reason, str):
+            raise TypeError(f"{type(self).__name__} needs a reason in words, got {type(reason).__name__}")
         super().__init__(reason)
         self.reason = reason
 
@@ -32,7 +35,7 @@ class Retry(Verdict):
     def __init__(self, reason: str, after: float | None = None) -> None:
         """Ask for another attempt no sooner than *after* seconds; None: the retry loop's own delay."""
         super().__init__(reason)
-        self.after = after
+        self.after = seconds_or_none(after)
 
 
 class Reject(Verdict):
@@ -45,7 +48,23 @@ class Unavailable(Verdict):
     def __init__(self, reason: str, after: float | None = None) -> None:
         """Ask to try the target again after *after* seconds; None: from 1 second, doubling up to 60."""
         super().__init__(reason)
-        self.after = after
+        self.after = seconds_or_none(after)
+
+
+def seconds_or_none(after: float | None) -> float | None:
+    """Return *after* if it can be waited for; else the callback fails that named it, and nothing behind it.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is below 0, or no number that can be compared.
+    """
+    if after is None:
+        return None
+    if isinstance(after, bool) or not isinstance(after, int | float):
+        raise TypeError(f"after must be seconds or None, got {type(after).__name__}")
+    if math.isnan(after) or after < 0:
+        raise ValueError(f"after must be 0 seconds or more, got {after}")
+    return after
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,9 @@ class Acknowledger:
             await self.decide(message, judge(error, message.attempt, self._pipeline.retries))
 
     async def decide(self, message: Message[Any], decision: Decision) -> None:
-        """Tell `handle_failed` of a failure, then carry the *decision* out."""
+        """Tell `handle_failed` of a failure, then carry the *decision* out; once for each delivery."""
+        if message.state is not State.RUNNING:
+            return
         if self._observed and decision.outcome in (Outcome.RETRYING, Outcome.PARKED):
             guard = Guard()
             with guard, anyio.fail_after(self._pipeline.handler_timeout):
@@ -101,6 +103,8 @@ class Acknowledger:
 
     def carry_out(self, message: Message[Any], decision: Decision) -> None:
         """Park, hold or settle *message* as decided."""
+        if message.state is not State.RUNNING:  # a drain gave it back while `handle_failed` was told
+            return
         if decision.outcome is Outcome.PARKED:
             self._park(message, decision)
         elif decision.outcome is Outcome.RETRYING and decision.after is not None:

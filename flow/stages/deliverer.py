@@ -13,13 +13,14 @@ from flow.batching import Batcher, Batching
 from flow.clock import Clock, Timer
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
+from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
 from flow.retries import judge
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.bell import Bell
 from flow.stages.gate import Gate
-from flow.stages.guard import Guard
-from flow.stages.mark import Mark, Watchdog
+from flow.stages.guard import CallbackTimeout, Guard
+from flow.stages.mark import NOT_STARTED, Mark, Watchdog
 
 TURN = 64  # messages a slot delivers before it lets the rest of the loop run
 
@@ -59,8 +60,8 @@ class Deliverer:
 
     @property
     def free(self) -> bool:
-        """Whether a slot waits for a batch."""
-        return self._bell.waiting > 0
+        """Whether a slot waits for a batch that it may deliver."""
+        return self._bell.waiting > 0 and not self.gate.shut()
 
     @property
     def running(self) -> int:
@@ -127,18 +128,20 @@ class Deliverer:
         while not self._cancelled:
             with anyio.CancelScope() as mark.scope:
                 await self._stretch(mark)
-            batch, mark.work = mark.work, None
-            if batch is not None:
-                late = TimeoutError(f"handle_batch took longer than {self._pipeline.batch_timeout:g} s")
-                await self._end(batch, mark.epoch, late)
+            if mark.work is not None:
+                late = CallbackTimeout(f"handle_batch took longer than {self._pipeline.batch_timeout:g} s")
+                await self._end(mark.work, mark, late)
+                mark.work = None
 
     async def _stretch(self, mark: Mark[Batch[Any]]) -> None:
         """Work until the scope of *mark* is cancelled, by the watchdog or by a drain."""
         guard, handed_on = Guard(), 0
         while not mark.scope.cancel_called:
-            if self.gate.shut() or (batch := self._take()) is None:
-                self._arm()
-                if self.gate.shut() or not self._idle(self):
+            shut = self.gate.shut()
+            if shut or (batch := self._take()) is None:
+                if not shut:
+                    self._arm()
+                if not self._idle(self):
                     await self._bell.wait()
                     self._rung = False
                 continue
@@ -151,7 +154,7 @@ class Deliverer:
                 if inspect.isawaitable(result):
                     await result
             self._metrics.batch_seconds[self.name].observe(self._clock.now() - mark.since)
-            await self._end(batch, mark.epoch, guard.error)
+            await self._end(batch, mark, guard.error)
             mark.work = None
             handed_on += len(batch)
             if handed_on >= TURN:
@@ -170,12 +173,21 @@ class Deliverer:
     async def _paced(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> bool:
         """Wait for the rate limit; messages whose session ended meanwhile leave the batch."""
         mark.work, mark.since = batch, math.inf
-        await self.gate.pace(batch.messages[0], len(batch))
+        guard, may_start = Guard(), False
+        with guard:
+            may_start = await self.gate.pace(batch.messages[0], len(batch))
         batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
-        if not batch.messages:
-            mark.work = None
+        if may_start and batch.messages:
+            return True
+        for message in batch.messages:
+            message.state = State.RUNNING
+        if guard.error is None:
+            self._keep(batch, batch.messages, first=True)
             self.batcher.done(batch)
-        return bool(batch.messages)
+        else:
+            await self._end(batch, mark, guard.error)
+        mark.work = None
+        return False
 
     def _start(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> None:
         mark.work, mark.since, mark.epoch = batch, self._clock.now(), self.gate.breaker.start()
@@ -187,12 +199,14 @@ class Deliverer:
         metrics.batch_triggers[name, batch.trigger] += 1
         self._watchdog.watch()
 
-    async def _end(self, batch: Batch[Any], epoch: int, error: Exception | None) -> None:
+    async def _end(self, batch: Batch[Any], mark: Mark[Batch[Any]], error: Exception | None) -> None:
         """Carry out the marks; *error* decides what is not marked, which is delivered without one.
 
         While the target is down, what is not marked is kept for later instead.
         """
-        down = self.gate.ended(epoch, error)
+        mark.since = math.inf  # `handle_failed` has a limit of its own
+        epoch, mark.epoch = mark.epoch, NOT_STARTED
+        down = epoch != NOT_STARTED and self.gate.ended(epoch, error)
         self._metrics.circuit_open[self.name] = not self.gate.breaker.closed
         unmarked = batch.messages
         if batch.marks:
@@ -205,22 +219,29 @@ class Deliverer:
                 decision = judge(verdict, message.attempt, self._pipeline.retries)
                 await self._acknowledger.decide(message, decision)
         if down:
-            self._keep(batch, unmarked)
+            self._keep(batch, unmarked, first=isinstance(error, Unavailable))
         elif error is not None:
             self._metrics.batch_errors += 1
             await self._acknowledger.failed(unmarked, error, "handle_batch")
         self.batcher.done(batch)
 
-    def _keep(self, batch: Batch[Any], messages: list[Message[Any]]) -> None:
-        """Make *messages* the first batch of their key again: no attempt is spent."""
-        kept = [living for message in messages if (living := message.living()) is not None]
+    def _keep(self, batch: Batch[Any], messages: list[Message[Any]], *, first: bool) -> None:
+        """Put *messages* back into the line of their key: no attempt is spent.
+
+        *First*, as they are; or else last and each alone, so that another one is the probe, and one that can
+        never be delivered does not hold up its neighbours.
+        """
+        running = [message for message in messages if message.state is State.RUNNING]
+        kept = [living for message in running if (living := message.living()) is not None]
+        for message in kept:
+            message.state = State.BATCHED
         if self._closed:
             for message in kept:
                 self._acknowledger.give_back(message)
-        elif kept:
-            for message in kept:
-                message.state = State.BATCHED
+        elif kept and first:
             self.batcher.put_back(Batch(kept, batch.key, batch.batcher, batch.trigger))
+        elif kept:
+            self.batcher.put_last(Batch(kept, batch.key, batch.batcher, batch.trigger))
 
     def _arm(self) -> None:
         """See to it that a slot is woken when the next open batch is due."""

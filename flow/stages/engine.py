@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 
+from flow.batching import Batching
 from flow.clock import Clock, LoopClock
 from flow.codec import Codec
 from flow.errors import ConfigError
@@ -62,7 +63,7 @@ class Engine:
             hold=self._holder.hold,
             keep=None if rejectable else self._holder.keep,
         )
-        self._parker = Parker(park, self.acknowledger.settle)
+        self._parker = Parker(park, self.acknowledger.settle, clock, loop=pipeline.park == "loop")
         self._processor = Processor(
             pipeline,
             Codec(pipeline.message_types(), max_size=pipeline.max_body),
@@ -166,7 +167,7 @@ class Engine:
         stop = timeout - min(2.0, timeout / 5)
         self._holder.drain()
         with anyio.move_on_at(start + timeout / 2):
-            await self._until(lambda: not self._processor.inbox and not self._processor.running)
+            await self._until(self._handled)
         self._processor.close()
         for deliverer in self.deliverers.values():
             deliverer.flush()
@@ -182,8 +183,14 @@ class Engine:
         while not reached():
             await self._quiet.wait()
 
+    def _handled(self) -> bool:
+        """Whether no handler runs, and none will: what waits for a target that is down goes back at once."""
+        gate = self._processor.gate
+        down = gate is not None and gate.breaker.single
+        return not self._processor.running and (down or not self._processor.inbox)
+
     def _busy(self) -> bool:
-        waiting = any(one.batcher.waiting for one in self.deliverers.values())
+        waiting = any(one.batcher.waiting and not one.gate.breaker.single for one in self.deliverers.values())
         return bool(self.running or waiting or self._parker.open)
 
     def _end(self) -> int:
@@ -206,18 +213,19 @@ class Engine:
                 f"{name}.handle_message returned None; return what the batch needs or raise Skip"
             )
         message.body = body
+        deliverer = self._only or self._route(message)
+        key: Hashable = pipeline.batch_key(message) if self._keyed else None
+        weight = 0 if deliverer.options.weight is None else weighed(deliverer.options, message)
         if not message.origin.alive:
+            hash(key)  # nothing may fail once another delivery took its place
             living = message.living()
             if living is None:
                 return  # its redelivery is handled again
             message = living
-        deliverer = self._only or self._route(message)
-        key: Hashable = pipeline.batch_key(message) if self._keyed else None
         if (message.held or b"x-death" in message.header) and pipeline.retries.isolated(message.attempt):
             deliverer.put_alone(message, key)
         else:
-            weigh = deliverer.options.weight
-            deliverer.put(message, key, self._now(), 0 if weigh is None else weigh(message))
+            deliverer.put(message, key, self._now(), weight)
 
     def _route(self, message: Message[Any]) -> Deliverer:
         name = self.pipeline.batcher(message)
@@ -241,7 +249,9 @@ class Engine:
             if origin.outstanding < origin.prefetch:
                 continue
             for deliverer in self.deliverers.values():
-                if (deliverer is slot or deliverer.free) and not deliverer.batcher.ready:
+                # A slot that asks has found nothing to take; what another one may take, it has been rung for.
+                looks = not deliverer.gate.shut() if deliverer is slot else deliverer.free
+                if looks and (deliverer is slot or not deliverer.batcher.ready):
                     released = deliverer.starve(origin.queue, math.ceil(origin.prefetch / 2))
                     served = served or (released and deliverer is slot)
         return served
@@ -260,3 +270,15 @@ class Engine:
 
     def _early(self) -> None:
         self.metrics.retry_early += 1
+
+
+def weighed(options: Batching, message: Message[Any]) -> int:
+    """Return what *message* weighs.
+
+    Raises:
+        ConfigError: the user's function returned something that cannot be added up.
+    """
+    weight: object = options.weight(message) if options.weight is not None else 0
+    if not isinstance(weight, int) or weight < 0:
+        raise ConfigError(f"Batching.weight must return a whole number from 0, got {type(weight).__name__}")
+    return weight

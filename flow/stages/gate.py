@@ -38,6 +38,8 @@ class Gate:
         self._wake = wake
         self._metrics = metrics
         self._timer: Timer | None = None
+        self._pacing: set[anyio.Event] = set()
+        self._stopped = False
 
     def shut(self) -> bool:
         """Tell whether no call may start now; once one may, the slots are woken."""
@@ -48,18 +50,25 @@ class Gate:
             self._timer = self._clock.call_at(breaker.retry_at, self._probe)
         return True
 
-    async def pace(self, first: Message[Any], count: int) -> None:
-        """Wait until the rate limit lets *count* messages through."""
+    async def pace(self, first: Message[Any], count: int) -> bool:
+        """Wait until the rate limit lets *count* messages through; tell whether the call may start then.
+
+        It may not when the target went down meanwhile, or nothing is started any more. Raises what the
+        user's `key` raises.
+        """
         if self._limiter is None:
-            return
-        while (delay := self._limiter.delay(first, count, self._clock.now())) > 0:
+            return True
+        while not self._stopped and (delay := self._limiter.delay(first, count, self._clock.now())) > 0:
             self._metrics.rate_limit_wait_seconds_total += delay
             over = anyio.Event()
+            self._pacing.add(over)
             timer = self._clock.call_at(self._clock.now() + delay, over.set)
             try:
                 await over.wait()
             finally:
+                self._pacing.discard(over)
                 timer.cancel()
+        return not (self._stopped or self.shut())
 
     def ended(self, epoch: int, error: Exception | None) -> bool:
         """Take note of how a call ended; True: the target is down and the messages are kept.
@@ -87,9 +96,12 @@ class Gate:
         return down
 
     def stop(self) -> None:
-        """Wake nobody any more."""
+        """Let no call start any more; who waits for the rate limit is told at once."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        for over in self._pacing:
+            over.set()
 
     def _probe(self) -> None:
         self._timer = None

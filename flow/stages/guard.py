@@ -6,9 +6,24 @@ from types import TracebackType
 
 import anyio
 
+from flow.errors import FlowError
+from flow.outcome import Unavailable
+
 
 class CallbackCancelled(Exception):
     """A callback cancelled itself, or waited for something that was cancelled."""
+
+
+class CallbackExit(Exception):
+    """A callback wanted to end the process; only signals do that."""
+
+
+class CallbackTimeout(TimeoutError, FlowError):
+    """A callback was cancelled because it took too long; the text names it."""
+
+
+class NotNow(Exception):
+    """A delivering call may not start now, although one could when its message was taken."""
 
 
 class Guard:
@@ -32,12 +47,27 @@ class Guard:
         if error is None:
             return False
         if isinstance(error, Exception):
-            self.error = error
+            self.error = told(error)
+            return True
+        if isinstance(error, SystemExit):
+            self.error = CallbackExit("wanted to exit").with_traceback(traceback)
             return True
         if isinstance(error, asyncio.CancelledError) and not ours():
             self.error = CallbackCancelled("cancelled itself").with_traceback(traceback)
             return True
         return False
+
+
+def told(error: Exception) -> Exception:
+    """Return what a group of errors tells: its only one, or that the target is unavailable, or itself.
+
+    A callback with a task group of its own raises groups.
+    """
+    if not isinstance(error, ExceptionGroup):
+        return error
+    parts = [told(one) for one in error.exceptions]
+    found = parts if len(parts) == 1 else [one for one in parts if isinstance(one, Unavailable)]
+    return found[0] if found else error
 
 
 def ours() -> bool:

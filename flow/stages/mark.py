@@ -9,6 +9,8 @@ from flow.clock import Clock, Timer
 
 T = TypeVar("T")
 
+NOT_STARTED = -1  # in place of an epoch: the delivering call has not started, or its end was taken note of
+
 
 class Mark(Generic[T]):
     """One worker's work in hand; the watchdog and a drain end it by cancelling its scope."""
@@ -18,7 +20,7 @@ class Mark(Generic[T]):
     def __init__(self) -> None:
         self.work: T | None = None
         self.since = 0.0  # monotonic seconds
-        self.epoch = 0  # of the breaker, when the delivering call started
+        self.epoch = NOT_STARTED  # of the breaker, when the delivering call started
         self.scope = anyio.CancelScope()
 
 
@@ -45,7 +47,7 @@ class Watchdog:
     def _look(self) -> None:
         self._timer = None
         now = self._clock.now()
-        oldest = now
+        oldest = now  # one that was cancelled and goes on is looked at no sooner than a new one
         for mark in self._marks:
             if mark.work is None:
                 continue
@@ -54,4 +56,4 @@ class Watchdog:
             else:
                 oldest = min(oldest, mark.since)
         if any(mark.work is not None for mark in self._marks):
-            self._timer = self._clock.call_at(max(oldest + self._timeout, now + 0.001), self._look)
+            self._timer = self._clock.call_at(oldest + self._timeout, self._look)

@@ -14,13 +14,13 @@ from flow.codec import Codec
 from flow.memory import DeliveryMemory
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
-from flow.outcome import Decision
+from flow.outcome import Decision, Unavailable
 from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.bell import Bell
 from flow.stages.gate import Gate
-from flow.stages.guard import Guard
-from flow.stages.mark import Mark, Watchdog
+from flow.stages.guard import CallbackTimeout, Guard, NotNow
+from flow.stages.mark import NOT_STARTED, Mark, Watchdog
 
 TURN = 64  # messages a worker takes before it lets the rest of the loop run
 LARGE_HEADER = 16 * 1024  # bytes; decoding a larger one could block the loop for a tenth of a second
@@ -92,6 +92,8 @@ class Processor:
     def close(self) -> None:
         """Start nothing more and give back what has not been started."""
         self._closed = True
+        if self.gate is not None:
+            self.gate.stop()
         while self.inbox:
             self._acknowledger.give_back(self.inbox.popleft())
 
@@ -110,10 +112,11 @@ class Processor:
         while not self._cancelled:
             with anyio.CancelScope() as mark.scope:
                 await self._stretch(mark)
-            message, mark.work = mark.work, None
-            if message is not None:
-                late = TimeoutError(f"handle_message took longer than {self._pipeline.handler_timeout:g} s")
-                await self._end(message, mark.epoch, late)
+            if mark.work is not None:
+                timeout = self._pipeline.handler_timeout
+                late = CallbackTimeout(f"handle_message took longer than {timeout:g} s")
+                await self._end(mark.work, mark, late)
+                mark.work = None
 
     async def _stretch(self, mark: Mark[Message[Any]]) -> None:
         """Work until the scope of *mark* is cancelled, by the watchdog or by a drain."""
@@ -121,6 +124,8 @@ class Processor:
         gate, observe = self.gate, self._metrics.handler_seconds.observe
         decode, handle, asynchronous = self._codec.decode, self._pipeline.handle_message, self._asynchronous
         guard, turn, watch = Guard(), 0, self._watchdog.watch
+        watch()
+        mark.since = now()
         while not mark.scope.cancel_called:
             if not inbox or (gate is not None and gate.shut()):
                 self._idle()
@@ -138,12 +143,12 @@ class Processor:
             if message.redelivered and self._memory and self._recalled(message):
                 continue
             mark.work = message
-            if gate is not None:
-                await self._pass(gate, message, mark)
             with guard:
                 if len(message.header) > LARGE_HEADER:
                     await anyio.to_thread.run_sync(message.preload)
                 decode(message)
+                if gate is not None:
+                    await self._pass(gate, message, mark)
                 result = handle(message)
                 if asynchronous or hasattr(result, "__await__"):
                     result = await result
@@ -153,7 +158,7 @@ class Processor:
             observe(done - mark.since)
             mark.since = done
             if guard.error is not None or gate is not None:
-                await self._end(message, mark.epoch, guard.error)
+                await self._end(message, mark, guard.error)
                 mark.since = now()
             mark.work = None
             turn += 1
@@ -163,28 +168,50 @@ class Processor:
                 mark.since = now()
 
     async def _pass(self, gate: Gate, message: Message[Any], mark: Mark[Message[Any]]) -> None:
-        """Wait for the rate limit before a delivering call."""
-        mark.since = math.inf
-        await gate.pace(message, 1)
-        mark.since, mark.epoch = self._clock.now(), gate.breaker.start()
+        """Wait for the rate limit before a delivering call.
 
-    async def _end(self, message: Message[Any], epoch: int, error: Exception | None) -> None:
-        """Carry out what *error* decides; without one a delivering call has delivered."""
-        down = False
-        if self.gate is not None:
+        Raises:
+            NotNow: it may not start.
+        """
+        mark.since = math.inf
+        try:
+            if not await gate.pace(message, 1):
+                raise NotNow
+        finally:
+            mark.since = self._clock.now()
+        mark.epoch = gate.breaker.start()
+
+    async def _end(self, message: Message[Any], mark: Mark[Message[Any]], error: Exception | None) -> None:
+        """Carry out what *error* decides; without one a delivering call has delivered.
+
+        What went wrong before the delivering call says nothing about the target.
+        """
+        mark.since = math.inf  # `handle_failed` has a limit of its own
+        down = isinstance(error, NotNow)
+        epoch, mark.epoch = mark.epoch, NOT_STARTED
+        if self.gate is not None and epoch != NOT_STARTED:
             down = self.gate.ended(epoch, error)
             self._metrics.circuit_open["default"] = not self.gate.breaker.closed
         if error is None:
             self._acknowledger.delivered((message,))
-        elif not down:
+        elif down:
+            self._keep(message, first=isinstance(error, NotNow | Unavailable))
+        else:
             self._metrics.handler_errors += 1
             await self._acknowledger.failed([message], error, "handle_message")
-        elif (kept := message.living()) is not None:
-            kept.state = State.WAITING
-            if self._closed:
-                self._acknowledger.give_back(kept)
-            else:
-                self.inbox.appendleft(kept)
+
+    def _keep(self, message: Message[Any], *, first: bool) -> None:
+        """Keep *message* for when calls may start: *first*, or else last, so that another one probes."""
+        kept = message.living() if message.state is State.RUNNING else None
+        if kept is None:
+            return
+        kept.state = State.WAITING
+        if self._closed:
+            self._acknowledger.give_back(kept)
+        elif first:
+            self.inbox.appendleft(kept)
+        else:
+            self.inbox.append(kept)
 
     def _wake(self) -> None:
         # One at a time: a woken worker wakes the next one while there is more to do, so that a burst that one

@@ -1,0 +1,280 @@
+"""Any order of events: what is received is settled once, and nothing is lost, stuck or done twice."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from flow.batch import Batch
+from flow.batching import Batching
+from flow.message import Message
+from flow.outcome import Outcome, Reject, Retry, Skip, Unavailable
+from flow.pipeline import Pipeline
+from flow.ratelimit import RateLimit
+from flow.retries import Retries
+from tests.stages.conftest import Number
+from tests.stages.world import World
+
+ENDS: dict[str, Callable[[], BaseException]] = {
+    "error": lambda: ValueError("secret"),
+    "retry": lambda: Retry("again"),
+    "soon": lambda: Retry("again soon", after=5.0),
+    "late": lambda: Retry("again late", after=100.0),
+    "reject": lambda: Reject("never"),
+    "skip": lambda: Skip("nothing to do"),
+    "down": lambda: Unavailable("down"),
+    "away": lambda: Unavailable("away", after=20.0),
+    "group": lambda: ExceptionGroup("two", [Unavailable("down"), ValueError("secret")]),
+    "cancel": lambda: asyncio.CancelledError(),
+}
+WAITS = {"gate": 0.0, "nap": 3.0, "hang": 500.0}
+MARKS = ["mark retry", "mark soon", "mark reject", "mark skip"]
+WORDS = ["ok", *WAITS, "swallow", *ENDS]
+PATIENT = 20_000.0  # seconds after which everything must be done, once nothing goes wrong any more
+
+
+class Scripted(Pipeline[Number, int]):
+    """Does what the plans of its world say, and is good when they are used up."""
+
+    queue = "numbers"
+    world: World
+
+    async def act(self, plan: str, *numbers: int) -> str:
+        """Carry out the next word of *plan*; return it if it is left to the caller."""
+        world = self.world
+        word = world.plans[plan].popleft() if world.plans[plan] else "ok"
+        if word == "gate":
+            await world.gate.wait()
+        elif word in WAITS:
+            await anyio.sleep(WAITS[word])
+        elif word == "swallow":
+            try:
+                await anyio.sleep(500.0)
+            except asyncio.CancelledError:
+                world.unsure.update(numbers)
+        elif word in ENDS:
+            if word == "skip":
+                world.skips.update(numbers)
+            raise ENDS[word]()
+        return word
+
+
+class Single(Scripted):
+    """Delivers in `handle_message`."""
+
+    queue = "numbers"
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        n = message.body.n
+        await self.act("message", n)
+        self.world.effects[n] += 1
+        return n
+
+
+class Batched(Scripted):
+    """Delivers in `handle_batch`; a batch has the numbers that are equal modulo 3."""
+
+    queue = "numbers"
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        await self.act("message", message.body.n)
+        return message.body.n
+
+    def batch_key(self, message: Message[int]) -> Hashable:
+        return message.body % 3
+
+    async def handle_batch(self, batch: Batch[int]) -> None:
+        word = await self.act("batch", *batch.bodies)
+        marked = list(batch)[::2] if word in MARKS else []
+        for message in marked:
+            if word == "mark skip":
+                self.world.skips[message.body] += 1
+                batch.skip(message, "nothing to do")
+            elif word == "mark reject":
+                batch.reject(message, "never")
+            else:
+                batch.retry(message, "again", after=5.0 if word == "mark soon" else None)
+        if marked and self.world.plans["batch"] and self.world.plans["batch"][0] in ENDS:
+            await self.act("batch", *(one.body for one in batch if one not in marked))
+        self.world.effects.update(one.body for one in batch if one not in marked)
+
+
+def pipeline(kind: type[Scripted], options: dict[str, Any], observed: bool) -> type[Scripted]:
+    """Make the class of a pipeline with *options*, with or without a `handle_failed`."""
+
+    async def handle_failed(self: Scripted, message: Message[Any], outcome: Outcome, reason: str) -> None:
+        await self.act("failed")
+
+    members = {"queue": "numbers", "retry_delay": 30.0, **options}
+    if observed:
+        members["handle_failed"] = handle_failed
+    return type(kind.__name__, (kind,), members)
+
+
+BATCHINGS = st.builds(
+    Batching,
+    size=st.integers(1, 5),
+    timeout=st.sampled_from([0.2, 40.0]),
+    concurrency=st.integers(1, 3),
+    ordered=st.booleans(),
+)
+OPTIONS = st.fixed_dictionaries(
+    {"concurrency": st.integers(1, 4), "retries": st.builds(Retries, attempts=st.integers(1, 4))},
+    optional={
+        "rate_limit": st.builds(RateLimit, messages=st.just(2.0), per=st.just(5.0)),
+        "handler_timeout": st.just(4.0),
+        "batch_timeout": st.just(4.0),
+    },
+)
+
+
+class Schedules(RuleBasedStateMachine):
+    """Random events; the world checks its rules after each, and everything is accounted for at the end."""
+
+    @initialize(
+        batching=st.none() | BATCHINGS,
+        options=OPTIONS,
+        prefetch=st.integers(1, 12),
+        observed=st.booleans(),
+        rejectable=st.booleans(),
+    )
+    def begin(
+        self,
+        batching: Batching | None,
+        options: dict[str, Any],
+        prefetch: int,
+        observed: bool,
+        rejectable: bool,
+    ) -> None:
+        if batching is not None:
+            options = {**options, "batching": batching}
+        kind = pipeline(Single if batching is None else Batched, options, observed)
+
+        def make(world: World) -> Pipeline[Any, Any]:
+            kind.world = world
+            return kind()
+
+        self.last = 0
+        self.world = World(make, prefetch, rejectable=rejectable)
+
+    @rule(count=st.integers(1, 8), again=st.booleans())
+    def publish(self, count: int, again: bool) -> None:
+        first = self.last if again and self.last else self.last + 1
+        self.world.publish(*range(first, first + count))
+        self.last = first + count - 1
+
+    @rule()
+    def publish_nonsense(self) -> None:
+        self.world.publish(-1)
+
+    @rule(
+        callback=st.sampled_from(["message", "batch", "failed"]),
+        words=st.lists(st.sampled_from([*WORDS, *MARKS]), min_size=1, max_size=6),
+    )
+    def plan(self, callback: str, words: list[str]) -> None:
+        self.world.plans[callback].extend(words)
+
+    @rule(count=st.integers(1, 12))
+    def turn(self, count: int) -> None:
+        self.world.turns(count)
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 2.0, 5.0, 31.0, 130.0]))
+    def advance(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @rule()
+    def open_the_gate(self) -> None:
+        self.world.open_gate()
+
+    @rule(later=st.integers(0, 3))
+    def lose(self, later: int) -> None:
+        self.world.lose(later)
+
+    @rule()
+    def connect(self) -> None:
+        self.world.connect()
+
+    @rule(later=st.integers(0, 2))
+    def lose_and_connect(self, later: int) -> None:
+        self.world.lose(later)
+        self.world.connect()
+        self.world.turns(4)
+
+    @rule(slow=st.booleans())
+    def slow_broker(self, slow: bool) -> None:
+        self.world.slow = slow
+        self.world.turn_soon()
+
+    @rule(fails=st.booleans(), seconds=st.sampled_from([0.0, 20.0]))
+    def park(self, fails: bool, seconds: float) -> None:
+        self.world.park_fails, self.world.park_takes = fails, seconds
+
+    @invariant()
+    def holds(self) -> None:
+        if hasattr(self, "world"):
+            self.world.check()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            self.end()
+        finally:
+            self.world.close()
+
+    def end(self) -> None:
+        """Let nothing go wrong any more; then everything must be done in time, and the drain has no work."""
+        world = self.world
+        world.calm()
+        world.advance(PATIENT)
+        assert not world.ready
+        assert not world.looping
+        assert world.gone.total() == world.published.total()
+        assert world.metrics.accounts["numbers"].open == 0
+        assert world.drain(20.0) < 0.01
+        world.check()
+
+
+class Drains(Schedules):
+    """As before, but with a drain in the middle of everything."""
+
+    def end(self) -> None:
+        world = self.world
+        swallowing = "swallow" in world.plans["message"] or "swallow" in world.plans["batch"]
+        assert world.drain(20.0, bursts=self.last % 3) <= 20.0
+        world.advance(0.1)
+        assert world.metrics.accounts["numbers"].open == 0, world.metrics.accounts["numbers"]
+        assert world.running.done() or world.unsure or swallowing
+
+
+PROFILE = settings(
+    max_examples=int(os.environ.get("SCHEDULES", "60")),
+    stateful_step_count=int(os.environ.get("STEPS", "40")),
+    deadline=None,
+    derandomize="SCHEDULES" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+    phases=[Phase.generate] if "NOSHRINK" in os.environ else list(Phase),
+    database=None,
+)
+
+
+@pytest.fixture(autouse=True)
+def silent() -> Any:
+    """Write no logs: there are thousands."""
+    logging.getLogger("flow").disabled = True
+    yield
+    logging.getLogger("flow").disabled = False
+
+
+TestSchedules = Schedules.TestCase
+TestSchedules.settings = PROFILE
+TestDrains = Drains.TestCase
+TestDrains.settings = PROFILE
