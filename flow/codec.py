@@ -17,7 +17,7 @@ from flow.message import ENCODING_FLAG, Message
 from flow.options import whole
 from flow.outcome import Skip
 from flow.reasons import malformed, named, unfit
-from flow.schema import EVENT_TYPES, ActionMessage, EventMessage, IdsMessage
+from flow.schema import EVENT_ALIASES, EVENT_TYPES, ActionMessage, EventMessage, IdsMessage
 from flow.tolerance import amender
 
 ACTION, EVENT, IDS = (str(kind.__struct_config__.tag) for kind in (ActionMessage, EventMessage, IdsMessage))
@@ -93,6 +93,8 @@ class Codec:
         elif kind is IdsMessage:
             message._record_id = str(body.action_id)
         else:
+            if isinstance(body, EventMessage) and body.event_type in EVENT_ALIASES:
+                body = msgspec.structs.replace(body, event_type=EVENT_ALIASES[body.event_type])
             mark(message, body)
         message.body = body
 
@@ -214,7 +216,7 @@ def mark(message: Message[Any], body: Any) -> None:
 
 def check_event_type(event_type: object) -> None:
     """Skip events of types that are not known; one without a type is left to the decoder."""
-    if isinstance(event_type, str) and event_type not in EVENT_TYPES:
+    if isinstance(event_type, str) and event_type not in EVENT_TYPES and event_type not in EVENT_ALIASES:
         raise Skip(f"unknown event type {named(event_type)}")
 
 

@@ -4,8 +4,10 @@ Unknown fields are ignored here and stay in `Message.raw`. To read more fields, 
 `class MyAction(ActionMessage, frozen=True, kw_only=True)` reads the same schema. The repr shows ids only.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct, field
@@ -21,6 +23,8 @@ CustomFields: TypeAlias = dict[str, str | int | float | bool | list[str | int | 
 
 EVENT_TYPES = frozenset({"email_status", "campaign_updated", "confirm_created"})
 """The event types known today; others are skipped."""
+EVENT_ALIASES: Mapping[str, str] = MappingProxyType({"supporter.email_status": "email_status"})
+"""Other names that servers give to these types: their documentation calls one by its routing key."""
 
 
 class Wire(Struct, frozen=True, kw_only=True, rename="camel", gc=False):

@@ -215,6 +215,13 @@ def test_events_not_declared_or_not_known_are_skipped(body: Any, types: tuple[An
     assert CANARY not in skipped.value.reason
 
 
+def test_an_event_has_one_name_whatever_the_server_calls_it() -> None:
+    named = {**json.loads(sample("email_status")), "eventType": "supporter.email_status"}
+
+    assert decoded(named, ALL).body == decoded(sample("email_status"), ALL).body
+    assert decoded({**named, "orgId": "2"}, ALL).body.event_type == "email_status"
+
+
 def test_an_event_without_a_type_is_refused() -> None:
     assert refusal({"schema": "proca:event:2", "timestamp": None}) == "eventType is missing"
     assert refusal({"schema": "proca:event:2", "eventType": 7}) == "eventType is not text"
