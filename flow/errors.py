@@ -21,6 +21,10 @@ class ConnectionLost(BrokerError):
     """The session with the broker ended without being asked; consuming goes on with a new one."""
 
 
+class ConsumerCancelled(ConnectionLost):
+    """The broker cancelled a consumer by itself: its queue was deleted, or moved with its node."""
+
+
 class TopologyMismatch(BrokerError):
     """A queue or an exchange exists with other properties than asked for (reply code 406)."""
 

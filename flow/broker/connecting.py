@@ -66,6 +66,15 @@ class Link:
         return self._factory.reached
 
     @property
+    def over(self) -> bool:
+        """Whether the connection has ended, or is about to as one of the ends asked for it."""
+        return self.reply is not None or self._factory.ended
+
+    def lost(self, error: BaseException | None) -> BrokerError:
+        """Translate what ended the connection or something on it."""
+        return faults.lost(error, self.reply)
+
+    @property
     def largest_frame(self) -> int:
         """Bytes; 0 when there is no limit."""
         return self.connection.connection_tune.frame_max or 0

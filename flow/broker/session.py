@@ -2,137 +2,177 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import anyio
-from aiormq.abc import AbstractChannel
-from pamqp.commands import Basic
 
-from flow.broker import faults
-from flow.broker.border import Fault, background, bounded, error_of, result
-from flow.broker.connecting import CLOSE, Link, caution, connect
+from flow.broker.border import background, error_of
+from flow.broker.connecting import Link, caution, connect
+from flow.broker.line import Line
 from flow.broker.settling import Consumer
-from flow.broker.tap import Receive, SilentBroker
+from flow.broker.tap import Receive
 from flow.broker.url import BrokerUrl
-from flow.errors import BrokerError, ConfigError, ConnectionLost
+from flow.errors import BrokerError, ConfigError
 from flow.message import Message
 
-T = TypeVar("T")
-
-REPLY = 10.0  # seconds within which the broker must answer; a session that got none is over
 LARGEST_PREFETCH = 65_535
+
+LineLost = Callable[[Line, BrokerError], None]
 
 log = logging.getLogger("flow")
 
 
 class Session:
-    """One connection, one channel, its consumers and one failure event; any fault ends the whole session.
+    """One connection, a line for each queue, and one failure event; a session is never repaired.
 
-    A session is never repaired: after a failure it is closed, and a new one opened.
+    The fault of a line ends the session as well, unless somebody asked to be told of lost lines.
     """
 
-    def __init__(self, url: BrokerUrl, link: Link, channel: AbstractChannel) -> None:
-        """Take an open connection and channel; called by `open` only."""
+    def __init__(self, url: BrokerUrl, link: Link, line_lost: LineLost | None = None) -> None:
+        """Take an open connection; called by `connect` only."""
         self.failed = anyio.Event()
         """Set at the first fault; nothing can be settled from then on."""
         self.failure: BrokerError | None = None
         """Why it failed."""
+        self.lines: dict[str, Line] = {}
+        """What is consumed, by queue."""
+        self._retired: list[Line] = []  # consume no more; what they brought may still be settled
         self._url = url
         self._link = link
-        self._channel = channel
-        self._settler = link.protocol.tap(channel.number)
+        self._line_lost = line_lost
         self._over = False
-        # The four ways in which a session ends: the bytes end, the connection closes, the channel closes, or
-        # the broker cancels a consumer (its queue was deleted, its node went away), which closes nothing.
         link.ended = self._broken
         link.connection.closing.add_done_callback(self._closed)
-        channel.closing.add_done_callback(self._closed)
-        channel.on_consumer_cancel_callbacks.add(self._cancelled)
 
     @classmethod
-    async def open(
+    async def connect(
         cls,
         url: BrokerUrl,
-        queues: Mapping[str, int],
         receive: Receive,
         *,
         name: str = "flow",
         max_body: int = 1 << 20,
         heartbeat: int = 10,
+        line_lost: LineLost | None = None,
     ) -> "Session":
-        """Connect and consume *queues*, each with its own prefetch; they are not declared, but must exist.
+        """Connect, consuming nothing yet.
 
         *receive* gets all messages of one read from the socket at once; it must not raise. A message whose
         body is above *max_body* bytes has an empty one. The broker may be silent for two *heartbeat*s
         (seconds). All waits are bounded; cancelling ends what has begun, promptly.
 
         Raises:
-            AccessDenied: wrong login, or no permission on the virtual host or a queue.
-            NotFound: the virtual host or a queue does not exist.
+            AccessDenied: wrong login, or no permission on the virtual host.
+            NotFound: the virtual host does not exist.
             CertificateRejected: the broker's certificate is not accepted, or only one end speaks TLS.
-            TopologyMismatch: a queue cannot be consumed in this way.
             ConnectionLost: the broker cannot be reached, or something passing is wrong with it.
+        """
+        if heartbeat < 1:
+            raise ConfigError(f"The heartbeat must be at least 1 second, got {heartbeat}")
+        link = await connect(url, name=name, heartbeat=heartbeat, max_body=max_body)
+        if text := caution(link.connection.server_properties):
+            log.warning("%s", text)
+        link.receive = receive
+        return cls(url, link, line_lost)
+
+    @classmethod
+    async def open(
+        cls, url: BrokerUrl, queues: Mapping[str, int], receive: Receive, **options: Any
+    ) -> "Session":
+        """Connect and consume *queues*, each with its own prefetch; they are not declared, but must exist.
+
+        *receive* gets messages from when all queues are consumed. The *options* are those of `connect`.
+
+        Raises:
+            BrokerError: as `connect` and `add` say.
             ConfigError: a prefetch is not between 1 and 65535, or there is no queue.
         """
-        check(queues, heartbeat)
-        link = await connect(url, name=name, heartbeat=heartbeat, max_body=max_body)
+        if not queues:
+            raise ConfigError("A session needs a queue to consume")
+        for queue, prefetch in queues.items():
+            check(queue, prefetch)
         early: list[Message[Any]] = []  # what comes while other queues are still asked for
-        link.receive = early.extend
+        session = await cls.connect(url, early.extend, **options)
         try:
-            if text := caution(link.connection.server_properties):
-                log.warning("%s", text)
-            opening = link.connection.channel(publisher_confirms=False)
-            session = cls(url, link, await asked(opening, link, lambda error: faults.lost(error, link.reply)))
-            await session._consume(queues)
+            for queue, prefetch in queues.items():
+                await session.add(queue, prefetch)
             if session.failure is not None:
                 raise session.failure
         except BrokerError:
-            await link.close()
+            await session._link.close()
             raise
         except BaseException:  # cancelled: what waits for an answer must not hold it up
-            link.abort()
+            session._link.abort()
             raise
-        link.receive = receive
+        session._link.receive = receive
         if early:
             receive(early)
         return session
 
     @property
     def consumers(self) -> list[Consumer]:
-        """The consumers in the order of the queues; each is the origin of its messages."""
-        return list(self._settler.consumers.values())
+        """The consumers, also of retired lines; each is the origin of its messages."""
+        return [line.consumer for line in self._all()]
 
     def outstanding(self) -> list[Message[Any]]:
-        """Return the unsettled deliveries, oldest first."""
-        return list(self._settler.outstanding.values())
+        """Return the unsettled deliveries, the oldest of each queue first."""
+        return [message for line in self._all() for message in line.outstanding()]
 
     def unconfirmed(self) -> list[Message[Any]]:
         """Return what was settled and may not be known to the broker: it may be delivered again."""
-        return self._settler.unconfirmed()
+        return [message for line in self._all() for message in line.unconfirmed()]
+
+    async def add(self, queue: str, prefetch: int) -> Consumer:
+        """Consume *queue* as well, with at most *prefetch* unsettled messages.
+
+        Raises:
+            AccessDenied: the account may not read the queue.
+            NotFound: the queue does not exist.
+            TopologyMismatch: the queue cannot be consumed in this way.
+            ConnectionLost: the queue is not available now, or the session has failed.
+        """
+        check(queue, prefetch)
+        line = await Line.open(self._url, self._link, queue, prefetch, self._line_ended)
+        self.lines[queue] = line
+        if line.over:  # it ended before anybody could be told
+            self._line_ended(line, self._link.lost(None))
+        return line.consumer
+
+    async def retire(self, queue: str) -> None:
+        """Consume *queue* no more; what was received of it can still be settled. Never raises."""
+        line = self.lines.pop(queue, None)
+        if line is not None:
+            self._retired.append(line)
+            await line.cancel()
+
+    async def close_retired(self) -> None:
+        """Close the lines that were retired and of which everything is settled. Never raises."""
+        for line in [one for one in self._retired if one.over or not one.consumer.outstanding]:
+            self._retired.remove(line)
+            await line.close()
 
     async def cancel(self) -> None:
         """Stop the deliveries; return when all that were under way are here, or the session has failed.
 
         What was received can still be settled. A caller that is cancelled leaves it running. Never raises.
         """
-        cancelling = background(self._cancel_all())
+        waits = {background(line.cancel()) for line in self.lines.values()}
         failing = background(self.failed.wait())
         try:
-            await asyncio.wait({cancelling, failing}, return_when=asyncio.FIRST_COMPLETED)
+            while waits and not failing.done():
+                done, _ = await asyncio.wait({failing, *waits}, return_when=asyncio.FIRST_COMPLETED)
+                waits -= done
         finally:
             failing.cancel()
 
     async def close(self) -> None:
-        """Write what was settled, then close channel and connection, each within 3 seconds. Never raises."""
+        """Write what was settled, then close channels and connection, each within 3 seconds. Never raises."""
         with anyio.CancelScope(shield=True):
-            self._settler.flush()
-            self._end()
-            # The channel first: its answer tells that the broker has processed all that was written before.
-            with suppress(BrokerError):
-                closing = self._channel.close()
-                await bounded(closing, seconds=CLOSE, give_up=self._link.abort, fault=self._lost)
+            self._over = True
+            async with anyio.create_task_group() as tasks:
+                for line in self._all():
+                    tasks.start_soon(line.close)
             await self._link.close()
 
     async def ready(self, queue: str) -> int:
@@ -141,86 +181,48 @@ class Session:
         Raises:
             ConnectionLost: the session is over, by now at the latest.
         """
-        if queue not in {consumer.queue for consumer in self.consumers}:
+        if queue not in self.lines:
             raise ConfigError(f"The session does not consume the queue {queue}")
         if self._over:
-            raise faults.lost(self.failure)
-        asking = background(self._channel.queue_declare(queue, passive=True))
-        await asyncio.wait({asking}, timeout=REPLY)
-        if not asking.done():
-            silent = SilentBroker(f"The broker did not answer within {REPLY:g} s")
-            self._link.protocol.fail(silent)
-            raise self._lost(silent)
-        return result(asking, self._lost).message_count or 0
+            raise self._link.lost(self.failure)
+        return await self.lines[queue].ready()
 
-    async def _consume(self, queues: Mapping[str, int]) -> None:
-        """Look at all queues, then consume them."""
-        channel = self._channel
-        for queue in queues:
-            await asked(channel.queue_declare(queue, passive=True), self._link, self._refused(queue))
-        for number, (queue, prefetch) in enumerate(queues.items()):
-            consumer = self._settler.consumer(queue, f"flow-{number}", prefetch)
-            await asked(channel.basic_qos(prefetch_count=prefetch), self._link, self._lost)
-            consuming = channel.basic_consume(queue, self._untapped, consumer_tag=consumer.consumer_tag)
-            await asked(consuming, self._link, self._refused(queue))
-
-    async def _cancel_all(self) -> None:
-        for consumer in self.consumers:
-            await self._channel.basic_cancel(consumer.consumer_tag)
-
-    async def _untapped(self, _: object) -> None:
-        """Take a delivery that the library made, past the tap: there is none."""
-        self._fail(ConnectionLost("A delivery went past the tap: the AMQP library works in an unknown way"))
+    def _all(self) -> list[Line]:
+        return [*self.lines.values(), *self._retired]
 
     def _broken(self, error: Exception | None) -> None:
-        self._fail(self._lost(error))
+        self._fail(self._link.lost(error))
 
     def _closed(self, future: asyncio.Future[Any]) -> None:
-        self._fail(self._lost(error_of(future)))
+        self._fail(self._link.lost(error_of(future)))
 
-    def _cancelled(self, frame: Basic.Cancel) -> None:
-        queues = [
-            consumer.queue for consumer in self.consumers if consumer.consumer_tag == frame.consumer_tag
-        ]
-        self._fail(
-            ConnectionLost(f"The broker cancelled the consumer of {queues[0]}: was the queue deleted?")
-        )
-
-    def _refused(self, queue: str) -> Fault:
-        return lambda error: faults.consuming(error, self._url, queue)
-
-    def _lost(self, error: BaseException | None) -> BrokerError:
-        return faults.lost(error, self._link.reply)
+    def _line_ended(self, line: Line, failure: BrokerError) -> None:
+        """Take note that one line ended by itself; with the connection all of them do."""
+        if self._over:
+            return
+        if self._line_lost is None or self._link.over:
+            self._fail(failure)
+        elif self.lines.get(line.queue) is line:
+            del self.lines[line.queue]
+            self._retired.append(line)
+            self._line_lost(line, failure)
 
     def _fail(self, failure: BrokerError) -> None:
         if not self._over:
-            self._end()
+            self._over = True
+            for line in self._all():
+                line.end()
             self.failure = failure
             self.failed.set()
 
-    def _end(self) -> None:
-        """Let nothing be settled any more."""
-        self._over = True
-        self._settler.end()
 
-
-async def asked(operation: Coroutine[Any, Any, T], link: Link, fault: Fault) -> T:
-    """Return the broker's answer to what a session needs in order to begin; without it there is none."""
-    return await bounded(operation, seconds=REPLY, give_up=link.abort, fault=fault)
-
-
-def check(queues: Mapping[str, int], heartbeat: int) -> None:
+def check(queue: str, prefetch: int) -> None:
     """Check what a session is asked to consume.
 
     Raises:
-        ConfigError: a number is out of its range.
+        ConfigError: the prefetch is out of its range.
     """
-    if not queues:
-        raise ConfigError("A session needs a queue to consume")
-    for queue, prefetch in queues.items():
-        if not 1 <= prefetch <= LARGEST_PREFETCH:
-            raise ConfigError(
-                f"The prefetch of the queue {queue} must be 1 to {LARGEST_PREFETCH}, got {prefetch}"
-            )
-    if heartbeat < 1:
-        raise ConfigError(f"The heartbeat must be at least 1 second, got {heartbeat}")
+    if not 1 <= prefetch <= LARGEST_PREFETCH:
+        raise ConfigError(
+            f"The prefetch of the queue {queue} must be 1 to {LARGEST_PREFETCH}, got {prefetch}"
+        )

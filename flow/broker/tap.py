@@ -67,7 +67,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         self._cutter = FrameCutter(self._hand_on)
         self._cutter.routes[0] = self._look
         self._inbox = Inbox()
-        self._tapped: list[Deliveries] = []
+        self._tapped: dict[int, Deliveries] = {}  # by channel
         self._handed_on_at = self.last_byte_at
         self._watchdog: asyncio.TimerHandle | None = None
 
@@ -77,11 +77,16 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         deliveries = Deliveries(
             channel, settler, self._inbox, max_body=self._max_body, max_frame=self._cutter.limit
         )
-        self._tapped.append(deliveries)
+        self._tapped[channel] = deliveries
         self._cutter.routes[channel] = deliveries.take
         if self._ended is None:
             settler.end()
         return settler
+
+    def untap(self, channel: int) -> None:
+        """Leave the frames of *channel*, which is closed, to aiormq again."""
+        self._tapped.pop(channel, None)
+        self._cutter.routes.pop(channel, None)
 
     def watch(self, silence: float) -> None:
         """End the connection after *silence* seconds without a byte, or within an unfinished delivery."""
@@ -160,7 +165,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         return 0
 
     def _end_channels(self) -> None:
-        for deliveries in self._tapped:
+        for deliveries in self._tapped.values():
             deliveries.end()
 
     def _end(self, error: Exception | None) -> None:
@@ -173,7 +178,9 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         """Return when the broker last did what it has to do, in seconds of the loop's clock."""
         if self._cutter.unfinished:
             return self.last_byte_at
-        return min((one.touched_at for one in self._tapped if one.unfinished), default=self.last_byte_at)
+        return min(
+            (one.touched_at for one in self._tapped.values() if one.unfinished), default=self.last_byte_at
+        )
 
     def _check(self, silence: float) -> None:
         """Look whether the time is over; what came while the loop stood still was read before."""
@@ -206,6 +213,12 @@ class TapTransportFactory(TransportFactory):
     def reached(self) -> bool:
         """Whether somebody accepted the connection."""
         return self._protocol is not None and self._protocol.transport is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection can carry nothing more."""
+        protocol = self._protocol
+        return protocol is not None and (protocol.transport is None or protocol.transport.is_closing())
 
     @property
     def reply(self) -> tuple[int, str] | None:

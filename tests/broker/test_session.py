@@ -26,7 +26,7 @@ async def failure_of(session: Session, seconds: float = PATIENCE) -> str:
     """Wait for the session to fail, close it, and return the sentence."""
     with anyio.fail_after(seconds):
         await session.failed.wait()
-    assert type(session.failure) is ConnectionLost
+    assert isinstance(session.failure, ConnectionLost)
     await session.close()
     return str(session.failure)
 
