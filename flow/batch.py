@@ -29,14 +29,27 @@ class Batch(Sequence[Message[B]], Generic[B]):
     marked yet.
     """
 
-    __slots__ = ("_members", "_messages", "batcher", "key", "marks", "trigger")
+    __slots__ = ("_members", "_messages", "batcher", "key", "marks", "partition", "queue", "trigger")
 
-    def __init__(self, messages: list[Message[B]], key: Hashable, batcher: str, trigger: Trigger) -> None:
+    def __init__(
+        self,
+        messages: list[Message[B]],
+        key: Hashable,
+        batcher: str,
+        trigger: Trigger,
+        *,
+        queue: str = "",
+        partition: int | None = None,
+    ) -> None:
         """Take over *messages*: the list is not copied."""
         self._messages = messages
         self.key = key
         self.batcher = batcher
         self.trigger = trigger
+        self.queue = queue
+        """The queue that all of it comes from."""
+        self.partition = partition
+        """Which partition all of it belongs to, from 0; None without `partition_key`."""
         self.marks: dict[Message[B], Verdict] = {}
         self._members: set[Message[B]] | None = None  # made at the first mark
 
@@ -49,6 +62,12 @@ class Batch(Sequence[Message[B]], Generic[B]):
     def bodies(self) -> list[B]:
         """The bodies in order of arrival."""
         return [message.body for message in self._messages]
+
+    def part(self, messages: list[Message[B]]) -> "Batch[B]":
+        """Return a batch like this one with only *messages* of it, none of them marked."""
+        return Batch(
+            messages, self.key, self.batcher, self.trigger, queue=self.queue, partition=self.partition
+        )
 
     def retry(self, message: Message[B], reason: str, after: float | None = None) -> None:
         """Try *message* again later, no sooner than *after* seconds (None: the retry loop's delay)."""

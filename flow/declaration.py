@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -18,7 +18,7 @@ Check = Callable[[str, object], None]
 """Takes the full name of an option and its value; raises `ConfigError` with one sentence."""
 
 NEAR = 0.85  # how alike a name must be to count as a misspelt one: `batch` is not `batcher`
-LATER = {"blocking", "claim", "partition_key", "prepare_messages", "prepare_size", "queues"}
+LATER = {"claim"}
 """Names that a later version gives a meaning: ignoring them would break what they promise."""
 
 
@@ -50,6 +50,11 @@ def _batching(name: str, value: object) -> None:
             raise ConfigError(f"{name}[{key!r}] must be a Batching, got {shown(one)}")
 
 
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, got {shown(value)}")
+
+
 def _prefetch(name: str, value: object) -> None:
     if value is not None:
         whole(name, value)
@@ -79,6 +84,8 @@ OPTIONS: Mapping[str, Check] = {
     "queue": _queue,
     "name": _text,
     "concurrency": whole,
+    "blocking": _flag,
+    "prepare_size": whole,
     "batching": _batching,
     "retries": _kind(Retries),
     "rate_limit": _kind(RateLimit, none=True),
@@ -104,7 +111,10 @@ class Callback:
 
 
 CALLBACKS: Mapping[str, Callback] = {
+    "queues": Callback(),
     "lifespan": Callback(),
+    "prepare_messages": Callback(("messages",), asynchronous=True),
+    "partition_key": Callback(("message",), asynchronous=False),
     "handle_message": Callback(("message",)),
     "batcher": Callback(("message",), asynchronous=False),
     "batch_key": Callback(("message",), asynchronous=False),
@@ -133,6 +143,33 @@ def check_class(cls: type[Any], taken: Iterable[str]) -> None:
             check(f"{cls.__name__}.{name}", inspect.getattr_static(cls, name))
     for name, callback in CALLBACKS.items():
         _check_callback(f"{cls.__name__}.{name}", inspect.getattr_static(cls, name), callback)
+
+
+def check_together(cls: type[Any], defined: Collection[str]) -> None:
+    """Check that options and callbacks do not contradict each other; *defined* are its own callbacks.
+
+    Raises:
+        ConfigError: they do.
+    """
+    name, batching = cls.__name__, cls.batching
+    if hasattr(cls, "queue") and "queues" in defined:
+        raise ConfigError(f"{name} must have either a queue or queues, not both")
+    for callback in ("handle_message", "handle_batch") if cls.blocking else ():
+        if inspect.iscoroutinefunction(getattr(cls, callback)):
+            raise ConfigError(f"{name}.{callback} must be a plain def, as {name} is blocking")
+    if "handle_batch" not in defined:
+        if batching is not None:
+            raise ConfigError(f"{name}.batching needs a handle_batch to deliver the batches")
+        for callback in ("batch_key", "batcher"):
+            if callback in defined:
+                raise ConfigError(f"{name}.{callback} needs a handle_batch to deliver the batches")
+    several = isinstance(batching, Mapping)
+    if several and len(batching) > 1 and "batcher" not in defined:
+        raise ConfigError(f"{name}.batching needs a batcher that chooses between {' and '.join(batching)}")
+    if not several and "batcher" in defined:
+        raise ConfigError(
+            f'{name}.batcher needs names to choose from, like batching = {{"bulk": Batching()}}'
+        )
 
 
 def shown(value: object) -> str:
@@ -173,6 +210,9 @@ def _check_callback(name: str, found: object, callback: Callback) -> None:
         raise ConfigError(f"{name} must take ({wanted}), but takes {inspect.Signature(takes)}") from None
     if callback is CALLBACKS["lifespan"]:
         _check_lifespan(name, function)
+    elif callback is CALLBACKS["queues"]:
+        if not (inspect.isasyncgenfunction(function) or function.__module__ == "flow.pipeline"):
+            raise ConfigError(f"{name} must be an async def that yields lists of queues")
     else:
         _check_kind(name, function, callback.asynchronous)
 

@@ -86,6 +86,7 @@ class Message(Generic[B]):
         "held",
         "occurred_at",
         "origin",
+        "partition",
         "prepared",
         "raw",
         "received_at",
@@ -115,6 +116,7 @@ class Message(Generic[B]):
         self.raw = raw
         self.received_at = received_at  # monotonic seconds
         self.state = State.WAITING
+        self.partition: int | None = None  # with `partition_key`: which worker and whose batches it is for
         self.held = 0  # how often it was held here for another attempt
         self.decision: Decision | None = None
         self.occurred_at: datetime | None = None  # the record's own time, set by the codec

@@ -1,6 +1,6 @@
 """The class that a user writes: options, callbacks, and what they say about the pipeline."""
 
-from collections.abc import Awaitable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from re import sub
 from types import new_class
@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 from flow.annotations import argument, members, resolved
 from flow.batch import Batch
 from flow.batching import Batching
-from flow.declaration import OPTIONS, check_class, shown
+from flow.declaration import CALLBACKS, OPTIONS, check_class, check_together, shown
 from flow.errors import ConfigError
 from flow.message import Message
 from flow.options import suggestion
@@ -20,13 +20,11 @@ from flow.outcome import Outcome
 from flow.ratelimit import RateLimit
 from flow.retries import Retries
 from flow.settings import Settings, load
+from flow.sizing import default_prefetch, time_warnings, window_warnings
 
 In = TypeVar("In")
 Out = TypeVar("Out", default=In)
 P = TypeVar("P", bound="Pipeline[Any, Any]")
-
-LEAST_PREFETCH, MOST_PREFETCH = 100, 2000
-CONSUMER_TIMEOUT = 1800  # seconds after which a broker with default settings takes a message back
 
 
 class Pipeline(Generic[In, Out]):
@@ -41,11 +39,16 @@ class Pipeline(Generic[In, Out]):
     """
 
     queue: str
-    """The queue to consume. It has no default."""
+    """The queue to consume. It has no default; `queues` takes its place when there are several."""
     name: str
     """What metrics and logs call it. Not inherited; defaults to the class name in snake_case."""
     concurrency: int = 10
     """Most messages in `handle_message` at once. Defaults to 10."""
+    blocking: bool = False
+    """Whether `handle_message` and `handle_batch`, plain `def`s, block: they run in threads of the pipeline's
+    own then. Defaults to False: they run in the event loop."""
+    prepare_size: int = 100
+    """Most messages in one `prepare_messages`. Defaults to 100."""
     batching: Batching | Mapping[str, Batching] | None = None
     """How batches are made; several by name let `batcher` choose. None: `Batching()`, if there is a
     `handle_batch`."""
@@ -96,8 +99,16 @@ class Pipeline(Generic[In, Out]):
         if "name" not in vars(cls):
             cls.name = sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
         check_class(cls, taken=_OWN)
-        if hasattr(cls, "queue"):
+        if cls.consumes():
             _check_together(cls)
+
+    def queues(self) -> AsyncIterator[Sequence[str]]:
+        """Yield the names of the queues to consume, and again whenever they change; instead of `queue`.
+
+        An `async def` with `yield`. What is wrong with one queue touches no other; they share the handlers
+        and take turns.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no queues")
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
         """Surround the run: open clients before the yield, close them after it.
@@ -106,6 +117,22 @@ class Pipeline(Generic[In, Out]):
         the program before the first message is consumed.
         """
         return nullcontext()
+
+    async def prepare_messages(self, messages: Sequence[Message[In]]) -> object:
+        """Prepare for handling *messages*, with one query for all of them for example.
+
+        What is returned is each message's `prepared`. What it raises decides all of them, and none is
+        handled. It never waits for more messages to come.
+        """
+
+    def partition_key(self, message: Message[In]) -> Hashable:
+        """Return what must stay in order: messages of one key are handled and delivered one after another.
+
+        Asked once for each message, before it is handled. Keys share `concurrency` partitions: whole numbers
+        modulo their number, anything else by its `repr`. A message that is retried, or comes again after a
+        lost connection, has lost its place.
+        """
+        return None
 
     def handle_message(self, message: Message[In]) -> Out | Awaitable[Out]:
         """Handle one message; what is returned travels on to the batch as its new body.
@@ -156,7 +183,7 @@ class Pipeline(Generic[In, Out]):
             ConfigError: there is no queue, no callback, or no Struct that its messages are read as.
         """
         name = cls.__name__
-        if not hasattr(cls, "queue"):
+        if not cls.consumes():
             raise ConfigError(f'{name} needs a queue, like queue = "acme.crm"')
         if not _defines(cls, "handle_message") and not _defines(cls, "handle_batch"):
             raise ConfigError(f"{name} needs a handle_message or a handle_batch")
@@ -210,36 +237,26 @@ class Pipeline(Generic[In, Out]):
         return {"default": cls.batching or Batching()}
 
     @classmethod
-    def default_prefetch(cls) -> int:
-        """Return the prefetch that keeps handlers and batches busy, from 100 to 2000 messages."""
-        batches = sum(one.size * (one.concurrency + 4) for one in cls.batchings().values())
-        return min(max(cls.concurrency + batches, LEAST_PREFETCH), MOST_PREFETCH)
-
-    @classmethod
     def granted(cls) -> int:
-        """Return the prefetch to ask the broker for: the one given, or else the default."""
-        return cls.prefetch or cls.default_prefetch()
+        """Return the prefetch to ask the broker for: the one given, or else one that keeps all busy."""
+        return cls.prefetch or default_prefetch(cls.concurrency, cls.batchings().values())
 
     @classmethod
     def warnings(cls) -> list[str]:
         """Return a sentence for everything that works, but hardly as it was meant."""
-        found = []
-        name, batchings = cls.__name__, cls.batchings().values()
-        prefetch = cls.granted()
-        size = max((one.size for one in batchings), default=0)
-        busy = cls.concurrency + sum(one.size * one.concurrency for one in batchings)
-        if prefetch < size:
-            found.append(f"{name}: prefetch {prefetch} can never fill a batch of {size}")
-        elif cls.prefetch is not None and prefetch < busy:
-            needed = f"the {busy} messages that handlers and batches hold when all are busy"
-            found.append(f"{name}: prefetch {prefetch} is below {needed}")
-        longest = cls.handler_timeout + max((one.timeout + cls.batch_timeout for one in batchings), default=0)
-        if longest > CONSUMER_TIMEOUT:
-            found.append(
-                f"{name}: a message may take {longest:g} s by its timeouts, but after {CONSUMER_TIMEOUT} s "
-                "a broker with default settings (consumer_timeout) ends the channel"
-            )
-        return found
+        sizes = window_warnings(cls.granted(), cls.prefetch, cls.concurrency, cls.batchings().values())
+        times = time_warnings(cls.handler_timeout, cls.batch_timeout, cls.batchings().values())
+        return [f"{cls.__name__}: {warning}" for warning in [*sizes, *times]]
+
+    @classmethod
+    def shared(cls) -> bool:
+        """Tell whether several queues or partitions share the stages, so that batches keep them apart."""
+        return _defines(cls, "queues") or _defines(cls, "partition_key")
+
+    @classmethod
+    def consumes(cls) -> bool:
+        """Tell whether the class names what it consumes; one that does not is for others to inherit from."""
+        return hasattr(cls, "queue") or _defines(cls, "queues")
 
 
 _OWN = {name for name, value in vars(Pipeline).items() if isinstance(value, classmethod) and name[0] != "_"}
@@ -264,23 +281,4 @@ def _defines(cls: type[Pipeline[Any, Any]], callback: str) -> bool:
 
 
 def _check_together(cls: type[Pipeline[Any, Any]]) -> None:
-    """Check that options and callbacks do not contradict each other.
-
-    Raises:
-        ConfigError: they do.
-    """
-    name, batching = cls.__name__, cls.batching
-    if not _defines(cls, "handle_batch"):
-        if batching is not None:
-            raise ConfigError(f"{name}.batching needs a handle_batch to deliver the batches")
-        for callback in ("batch_key", "batcher"):
-            if _defines(cls, callback):
-                raise ConfigError(f"{name}.{callback} needs a handle_batch to deliver the batches")
-    several = isinstance(batching, Mapping)
-    if several and len(cls.batchings()) > 1 and not _defines(cls, "batcher"):
-        names = " and ".join(cls.batchings())
-        raise ConfigError(f"{name}.batching needs a batcher that chooses between {names}")
-    if not several and _defines(cls, "batcher"):
-        raise ConfigError(
-            f'{name}.batcher needs names to choose from, like batching = {{"bulk": Batching()}}'
-        )
+    check_together(cls, {callback for callback in CALLBACKS if _defines(cls, callback)})

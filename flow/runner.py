@@ -142,7 +142,7 @@ class Runner:
 
     async def _open(self, engine: Engine) -> Session:
         pipeline = self.pipeline
-        prefetch = pipeline.prefetch or pipeline.default_prefetch()
+        prefetch = pipeline.granted()
         session = await Session.open(
             self._url,
             {pipeline.queue: prefetch},

@@ -140,7 +140,7 @@ def _pipelines(module: ModuleType) -> dict[str, PipelineClass]:
 
 def _defined(module: ModuleType) -> list[PipelineClass]:
     own = {one: None for one in _pipelines(module).values() if one.__module__ == module.__name__}
-    complete = [one for one in own if hasattr(one, "queue") and not inspect.isabstract(one)]
+    complete = [one for one in own if one.consumes() and not inspect.isabstract(one)]
     if complete:
         return complete
     where = module.__name__

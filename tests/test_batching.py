@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flow.batch import Batch, Trigger
-from flow.batching import Batcher, Batching
+from flow.batcher import Batcher
+from flow.batching import Batching
 from flow.errors import ConfigError
 from flow.message import Message, State
 from tests.messages import MemoryOrigin

@@ -9,7 +9,8 @@ from typing import Any
 import anyio
 
 from flow.batch import Batch
-from flow.batching import Batcher, Batching
+from flow.batcher import Batcher
+from flow.batching import Batching
 from flow.clock import Clock, Timer
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
@@ -18,9 +19,10 @@ from flow.pipeline import Pipeline
 from flow.retries import judge
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.bell import Bell
-from flow.stages.gate import Gate
+from flow.stages.gate import Gates
 from flow.stages.guard import CallbackTimeout, Guard
 from flow.stages.mark import NOT_STARTED, Mark, Watchdog
+from flow.stages.pace import Pace
 
 TURN = 64  # messages a slot delivers before it lets the rest of the loop run
 
@@ -34,15 +36,21 @@ class Deliverer:
         options: Batching,
         pipeline: Pipeline[Any, Any],
         acknowledger: Acknowledger,
+        pace: Pace,
         metrics: PipelineMetrics,
         clock: Clock,
         *,
+        handle: Callable[[Batch[Any]], Any],
         idle: "Callable[[Deliverer], bool]",
+        apart: bool,
     ) -> None:
-        """Take *idle*, called whenever a slot has nothing to do; it tells whether there is something now."""
+        """Take *handle*, and *idle*, called whenever a slot has nothing to do: is there something now?
+
+        *apart* says that there are several queues or partitions.
+        """
         self.name = name
         self.options = options
-        self.batcher = Batcher(name, options)
+        self.batcher = Batcher(name, options, apart=apart)
         self.marks: list[Mark[Batch[Any]]] = [Mark() for _ in range(options.concurrency)]
         self._pipeline = pipeline
         self._acknowledger = acknowledger
@@ -55,13 +63,20 @@ class Deliverer:
         self._closed = False
         self._cancelled = False
         self._watchdog = Watchdog(self.marks, pipeline.batch_timeout, clock)
-        self._limited = pipeline.rate_limit is not None
-        self.gate = Gate(pipeline, name, options.concurrency, metrics, clock, self._bell.ring_all)
+        self._handle = handle
+        self._pace = pace
+        target = pipeline.name if name == "default" else f"{pipeline.name} {name}"
+        self.gates = Gates(target, options.concurrency, clock, self._bell.ring_all)
 
     @property
     def free(self) -> bool:
-        """Whether a slot waits for a batch that it may deliver."""
-        return self._bell.waiting > 0 and not self.gate.shut()
+        """Whether a slot waits for a batch."""
+        return self._bell.waiting > 0
+
+    @property
+    def startable(self) -> bool:
+        """Whether a message waits that is not held up by a target that is down."""
+        return any(not self.gates.single(queue) for queue in self.batcher.queues())
 
     @property
     def running(self) -> int:
@@ -107,7 +122,7 @@ class Deliverer:
     def close(self) -> None:
         """Start nothing more and give back what waits in batches."""
         self._closed = True
-        self.gate.stop()
+        self.gates.stop()
         if self._timer is not None:
             self._timer.cancel()
         for message in self.batcher.clear():
@@ -137,20 +152,19 @@ class Deliverer:
         """Work until the scope of *mark* is cancelled, by the watchdog or by a drain."""
         guard, handed_on = Guard(), 0
         while not mark.scope.cancel_called:
-            shut = self.gate.shut()
-            if shut or (batch := self._take()) is None:
-                if not shut:
-                    self._arm()
+            batch = self._take()
+            if batch is None:
+                self._arm()
                 if not self._idle(self):
                     await self._bell.wait()
                     self._rung = False
                 continue
             self.look()
-            if self._limited and not await self._paced(batch, mark):
+            if self._pace.limited and not await self._paced(batch, mark):
                 continue
             self._start(batch, mark)
             with guard:
-                result = self._pipeline.handle_batch(batch)
+                result = self._handle(batch)
                 if inspect.isawaitable(result):
                     await result
             self._metrics.batch_seconds[self.name].observe(self._clock.now() - mark.since)
@@ -163,11 +177,13 @@ class Deliverer:
 
     def _take(self) -> Batch[Any] | None:
         """Take the next batch; while the target is being probed, one message of it."""
-        batch = None if self._closed else self.batcher.take(self._clock.now())
-        if batch is not None and len(batch) > 1 and self.gate.breaker.single:
-            first, rest = batch.messages[:1], batch.messages[1:]
-            self.batcher.put_back(Batch(rest, batch.key, batch.batcher, batch.trigger))
-            return Batch(first, batch.key, batch.batcher, batch.trigger)
+        if self._closed:
+            return None
+        gates = self.gates
+        batch = self.batcher.take(self._clock.now(), gates.shut if gates.down else None)
+        if batch is not None and len(batch) > 1 and gates.single(batch.queue):
+            self.batcher.put_back(batch.part(batch.messages[1:]))
+            return batch.part(batch.messages[:1])
         return batch
 
     async def _paced(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> bool:
@@ -175,9 +191,9 @@ class Deliverer:
         mark.work, mark.since = batch, math.inf
         guard, may_start = Guard(), False
         with guard:
-            may_start = await self.gate.pace(batch.messages[0], len(batch))
+            may_start = await self._pace.wait(batch.messages[0], len(batch))
         batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
-        if may_start and batch.messages:
+        if may_start and batch.messages and not self.gates.shut(batch.queue):
             return True
         for message in batch.messages:
             message.state = State.RUNNING
@@ -190,7 +206,7 @@ class Deliverer:
         return False
 
     def _start(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> None:
-        mark.work, mark.since, mark.epoch = batch, self._clock.now(), self.gate.breaker.start()
+        mark.work, mark.since, mark.epoch = batch, self._clock.now(), self.gates.start(batch.queue)
         for message in batch.messages:
             message.state = State.RUNNING
         metrics, name = self._metrics, self.name
@@ -206,8 +222,8 @@ class Deliverer:
         """
         mark.since = math.inf  # `handle_failed` has a limit of its own
         epoch, mark.epoch = mark.epoch, NOT_STARTED
-        down = epoch != NOT_STARTED and self.gate.ended(epoch, error)
-        self._metrics.circuit_open[self.name] = not self.gate.breaker.closed
+        down = epoch != NOT_STARTED and self.gates.ended(batch.queue, epoch, error)
+        self._metrics.circuit_open[self.name] = bool(self.gates.down)
         unmarked = batch.messages
         if batch.marks:
             unmarked = [message for message in batch.messages if message not in batch.marks]
@@ -239,9 +255,9 @@ class Deliverer:
             for message in kept:
                 self._acknowledger.give_back(message)
         elif kept and first:
-            self.batcher.put_back(Batch(kept, batch.key, batch.batcher, batch.trigger))
+            self.batcher.put_back(batch.part(kept))
         elif kept:
-            self.batcher.put_last(Batch(kept, batch.key, batch.batcher, batch.trigger))
+            self.batcher.put_last(batch.part(kept))
 
     def _arm(self) -> None:
         """See to it that a slot is woken when the next open batch is due."""

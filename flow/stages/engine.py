@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -10,7 +11,6 @@ import anyio
 from flow.batching import Batching
 from flow.clock import Clock, LoopClock
 from flow.codec import Codec
-from flow.errors import ConfigError
 from flow.memory import DeliveryMemory
 from flow.message import Message, Origin, State
 from flow.metrics import PipelineMetrics
@@ -20,8 +20,12 @@ from flow.stages.acknowledger import Acknowledger
 from flow.stages.bell import Bell
 from flow.stages.deliverer import Deliverer
 from flow.stages.holder import Holder
+from flow.stages.pace import Pace
 from flow.stages.parker import Park, Parker
 from flow.stages.processor import Processor
+from flow.stages.recall import Recall
+from flow.stages.router import Router
+from flow.stages.threads import Threads
 
 
 class Engine:
@@ -41,13 +45,13 @@ class Engine:
         Without *rejectable* the queue may drop what is rejected: it is held and tried again here instead.
         """
         clock = clock or LoopClock()
+        batchings = pipeline.batchings()
         self.pipeline = pipeline
         self.metrics = metrics
         self.memory = DeliveryMemory()
         self.origins: Sequence[Origin] = ()
         """The consumers of the present session; empty while there is none."""
         self._now = clock.now
-        self._batchings = pipeline.batchings()
         self._draining = False
         self._quiet = Bell()
         self._over = anyio.Event()
@@ -64,23 +68,24 @@ class Engine:
             keep=None if rejectable else self._holder.keep,
         )
         self._parker = Parker(park, self.acknowledger.settle, clock, loop=pipeline.park == "loop")
+        self._pace = Pace(pipeline.rate_limit, metrics, clock)
+        self._threads = None
+        if pipeline.blocking:
+            slots = sum(one.concurrency for one in batchings.values())
+            self._threads = Threads(pipeline.concurrency + slots, pipeline.name)
+        self.deliverers = {name: self._deliverer(name, one, clock) for name, one in batchings.items()}
         self._processor = Processor(
             pipeline,
             Codec(pipeline.message_types(), max_size=pipeline.max_body),
-            self.memory,
+            Recall(self.memory, self.acknowledger),
             self.acknowledger,
+            self._pace,
             metrics,
             clock,
-            forward=self._forward if self._batchings else None,
+            handle=self._callback(pipeline.handle_message),
+            forward=Router(pipeline, self.deliverers, clock).forward if batchings else None,
             idle=self._idle,
         )
-        self.deliverers = {
-            name: Deliverer(name, options, pipeline, self.acknowledger, metrics, clock, idle=self._idle)
-            for name, options in self._batchings.items()
-        }
-        chooses = type(pipeline).batcher is not Pipeline.batcher
-        self._only = None if chooses else next(iter(self.deliverers.values()), None)
-        self._keyed = type(pipeline).batch_key is not Pipeline.batch_key
 
     @property
     def running(self) -> int:
@@ -95,7 +100,7 @@ class Engine:
     def buffered(self) -> dict[str, int]:
         """Return how many messages wait before each stage."""
         waiting = {
-            "processor": len(self._processor.inbox),
+            "processor": len(self._processor.reception),
             "held": self._holder.held,
             "parker": self._parker.open,
         }
@@ -106,9 +111,22 @@ class Engine:
     def oldest(self) -> float:
         """Return the age in seconds of the oldest message that waits, 0.0 when none does."""
         times = [one.batcher.oldest() for one in self.deliverers.values()]
-        if self._processor.inbox:
-            times.append(self._processor.inbox[0].received_at)
+        times.append(self._processor.reception.oldest())
         return self._now() - min((time for time in times if time is not None), default=self._now())
+
+    def down(self) -> dict[str, float]:
+        """Return the queues whose work waits for a target that is down, and for how many seconds."""
+        gates = [self._processor.gates, *(one.gates for one in self.deliverers.values())]
+        since: dict[str, float] = {}
+        for queue, start in (found for one in gates for found in one.since()):
+            since[queue] = max(since.get(queue, 0.0), self._now() - start)
+        return since
+
+    def stuck(self) -> str | None:
+        """Return why nothing will ever be started again, or None."""
+        if self._threads is not None and self._threads.exhausted:
+            return f"every thread of {self.pipeline.name} hangs in a callback that was given up"
+        return None
 
     def receive(self, messages: list[Message[Any]]) -> None:
         """Take over what the broker delivered; called from its callbacks, never raises."""
@@ -118,15 +136,14 @@ class Engine:
         for message in messages:
             if message.redelivered:
                 metrics.redelivered[message.origin.queue] += 1
-        self._processor.receive(messages)
+        self._processor.reception.receive(messages)
 
     def lost(self, outstanding: Sequence[Message[Any]], unconfirmed: Sequence[Message[Any]]) -> None:
-        """Take note that a session ended: what was finished or runs is remembered, the rest comes again.
+        """Take note that a session or one of its queues ended: what was finished or runs is remembered.
 
-        *outstanding* are its unsettled deliveries, *unconfirmed* those that were settled although the broker
-        may not know.
+        The rest comes again. *outstanding* are its unsettled deliveries, *unconfirmed* those that were
+        settled although the broker may not know.
         """
-        self.origins = ()
         for message in unconfirmed:
             if message.decision is not None:
                 self.memory.remember(message)
@@ -141,7 +158,7 @@ class Engine:
                 message.state = State.STALE
         for deliverer in self.deliverers.values():
             deliverer.batcher.discard_stale()
-        self._processor.discard_stale()
+        self._processor.reception.discard_stale()
 
     async def run(self) -> None:
         """Work until `drain` has ended."""
@@ -151,6 +168,7 @@ class Engine:
             for deliverer in self.deliverers.values():
                 for slot in deliverer.marks:
                     tasks.start_soon(deliverer.work, slot)
+            tasks.start_soon(self._processor.sort)
             for _ in range(Parker.CONCURRENCY):
                 tasks.start_soon(self._parker.run, self._quiet.ring_all)
             await self._over.wait()
@@ -169,10 +187,13 @@ class Engine:
         with anyio.move_on_at(start + timeout / 2):
             await self._until(self._handled)
         self._processor.close()
+        if not self.deliverers:
+            self._pace.stop()
         for deliverer in self.deliverers.values():
             deliverer.flush()
         with anyio.move_on_at(start + min(timeout * 3 / 4, stop)):
             await self._until(lambda: not self._busy())
+        self._pace.stop()
         for deliverer in self.deliverers.values():
             deliverer.close()
         with anyio.move_on_at(start + stop):
@@ -185,12 +206,10 @@ class Engine:
 
     def _handled(self) -> bool:
         """Whether no handler runs, and none will: what waits for a target that is down goes back at once."""
-        gate = self._processor.gate
-        down = gate is not None and gate.breaker.single
-        return not self._processor.running and (down or not self._processor.inbox)
+        return not self._processor.running and not self._processor.startable
 
     def _busy(self) -> bool:
-        waiting = any(one.batcher.waiting and not one.gate.breaker.single for one in self.deliverers.values())
+        waiting = any(one.startable for one in self.deliverers.values())
         return bool(self.running or waiting or self._parker.open)
 
     def _end(self) -> int:
@@ -201,38 +220,28 @@ class Engine:
         for message in [*cancelled, *self._parker.clear()]:
             self.acknowledger.give_back(message)
         self._holder.drain()
+        if self._threads is not None:
+            self._threads.close()
         self._over.set()
         return hung
 
-    def _forward(self, message: Message[Any], body: Any) -> None:
-        """Put a handled message into the open batch of its key."""
-        pipeline = self.pipeline
-        if body is None:
-            name = type(pipeline).__name__
-            raise ConfigError(
-                f"{name}.handle_message returned None; return what the batch needs or raise Skip"
-            )
-        message.body = body
-        deliverer = self._only or self._route(message)
-        key: Hashable = pipeline.batch_key(message) if self._keyed else None
-        weight = 0 if deliverer.options.weight is None else weighed(deliverer.options, message)
-        if not message.origin.alive:
-            hash(key)  # nothing may fail once another delivery took its place
-            living = message.living()
-            if living is None:
-                return  # its redelivery is handled again
-            message = living
-        if (message.held or b"x-death" in message.header) and pipeline.retries.isolated(message.attempt):
-            deliverer.put_alone(message, key)
-        else:
-            deliverer.put(message, key, self._now(), weight)
+    def _deliverer(self, name: str, options: Batching, clock: Clock) -> Deliverer:
+        return Deliverer(
+            name,
+            options,
+            self.pipeline,
+            self.acknowledger,
+            self._pace,
+            self.metrics,
+            clock,
+            handle=self._callback(self.pipeline.handle_batch),
+            idle=self._idle,
+            apart=self.pipeline.shared(),
+        )
 
-    def _route(self, message: Message[Any]) -> Deliverer:
-        name = self.pipeline.batcher(message)
-        if name not in self.deliverers:
-            known = ", ".join(self.deliverers)
-            raise ConfigError(f"{type(self.pipeline).__name__}.batcher returned {name!r}; known are {known}")
-        return self.deliverers[name]
+    def _callback(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        """Return *callback*, or what runs it in a thread."""
+        return callback if self._threads is None else partial(self._threads.run, callback)
 
     def _idle(self, slot: Deliverer | None = None) -> bool:
         """Relieve starvation: everything the broker grants sits in open batches while a slot is free.
@@ -243,21 +252,21 @@ class Engine:
         if self._draining:
             self._quiet.ring_all()
         served = False
-        if self._processor.inbox:
+        if self._processor.reception:
             return False
         for origin in self.origins:
             if origin.outstanding < origin.prefetch:
                 continue
             for deliverer in self.deliverers.values():
                 # A slot that asks has found nothing to take; what another one may take, it has been rung for.
-                looks = not deliverer.gate.shut() if deliverer is slot else deliverer.free
-                if looks and (deliverer is slot or not deliverer.batcher.ready):
+                looks = deliverer is slot or (deliverer.free and not deliverer.batcher.ready)
+                if looks and not deliverer.gates.shut(origin.queue):
                     released = deliverer.starve(origin.queue, math.ceil(origin.prefetch / 2))
                     served = served or (released and deliverer is slot)
         return served
 
     def _again(self, message: Message[Any]) -> None:
-        self._processor.again(message)
+        self._processor.reception.receive([message])
 
     def _park(self, message: Message[Any], decision: Decision) -> None:
         self._parker.put(message, decision)
@@ -270,15 +279,3 @@ class Engine:
 
     def _early(self) -> None:
         self.metrics.retry_early += 1
-
-
-def weighed(options: Batching, message: Message[Any]) -> int:
-    """Return what *message* weighs.
-
-    Raises:
-        ConfigError: the user's function returned something that cannot be added up.
-    """
-    weight: object = options.weight(message) if options.weight is not None else 0
-    if not isinstance(weight, int) or weight < 0:
-        raise ConfigError(f"Batching.weight must return a whole number from 0, got {type(weight).__name__}")
-    return weight

@@ -1,45 +1,26 @@
-"""When the delivering callback may be called: the breaker of its target, and its rate limit."""
+"""When a callback may be called: the breaker of its target, one for each queue."""
 
 import logging
-from collections.abc import Callable
-from typing import Any
-
-import anyio
+from collections.abc import Callable, Iterator
 
 from flow.breaker import Breaker
 from flow.clock import Clock, Timer
-from flow.message import Message
-from flow.metrics import PipelineMetrics
 from flow.outcome import Unavailable, Verdict
-from flow.pipeline import Pipeline
-from flow.ratelimit import RateLimiter
 from flow.retries import describe
 
 log = logging.getLogger("flow")
 
 
 class Gate:
-    """Holds back calls while the target does not work, and paces them while it does."""
+    """Holds back calls while the target of one queue does not work."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline[Any, Any],
-        name: str,
-        slots: int,
-        metrics: PipelineMetrics,
-        clock: Clock,
-        wake: Callable[[], None],
-    ) -> None:
-        """Take the number of *slots* that call, and *wake*, which lets them look again."""
+    def __init__(self, target: str, slots: int, clock: Clock, wake: Callable[[], None]) -> None:
+        """Take the name of the *target*, how many *slots* call it, and *wake*, which lets them look again."""
         self.breaker = Breaker(slots)
-        self._target = pipeline.name if name == "default" else f"{pipeline.name} {name}"
-        self._limiter = None if pipeline.rate_limit is None else RateLimiter(pipeline.rate_limit)
+        self._target = target
         self._clock = clock
         self._wake = wake
-        self._metrics = metrics
         self._timer: Timer | None = None
-        self._pacing: set[anyio.Event] = set()
-        self._stopped = False
 
     def shut(self) -> bool:
         """Tell whether no call may start now; once one may, the slots are woken."""
@@ -49,26 +30,6 @@ class Gate:
         if breaker.single and self._timer is None:
             self._timer = self._clock.call_at(breaker.retry_at, self._probe)
         return True
-
-    async def pace(self, first: Message[Any], count: int) -> bool:
-        """Wait until the rate limit lets *count* messages through; tell whether the call may start then.
-
-        It may not when the target went down meanwhile, or nothing is started any more. Raises what the
-        user's `key` raises.
-        """
-        if self._limiter is None:
-            return True
-        while not self._stopped and (delay := self._limiter.delay(first, count, self._clock.now())) > 0:
-            self._metrics.rate_limit_wait_seconds_total += delay
-            over = anyio.Event()
-            self._pacing.add(over)
-            timer = self._clock.call_at(self._clock.now() + delay, over.set)
-            try:
-                await over.wait()
-            finally:
-                self._pacing.discard(over)
-                timer.cancel()
-        return not (self._stopped or self.shut())
 
     def ended(self, epoch: int, error: Exception | None) -> bool:
         """Take note of how a call ended; True: the target is down and the messages are kept.
@@ -96,13 +57,62 @@ class Gate:
         return down
 
     def stop(self) -> None:
-        """Let no call start any more; who waits for the rate limit is told at once."""
-        self._stopped = True
+        """Wake nobody any more."""
         if self._timer is not None:
             self._timer.cancel()
-        for over in self._pacing:
-            over.set()
 
     def _probe(self) -> None:
         self._timer = None
         self._wake()
+
+
+class Gates:
+    """The gates of one callback, by queue; what one queue's target does holds up no other queue."""
+
+    def __init__(self, target: str, slots: int, clock: Clock, wake: Callable[[], None]) -> None:
+        """Take what each `Gate` takes."""
+        self._target = target
+        self._slots = slots
+        self._clock = clock
+        self._wake = wake
+        self._gates: dict[str, Gate] = {}
+        self.down: dict[str, Breaker] = {}
+        """The breakers that are not closed, by queue."""
+
+    def shut(self, queue: str) -> bool:
+        """Tell whether no call for *queue* may start now."""
+        return queue in self.down and self._gates[queue].shut()
+
+    def single(self, queue: str) -> bool:
+        """Tell whether the next call for *queue* is the probe, which takes one message only."""
+        return queue in self.down and self.down[queue].single
+
+    def start(self, queue: str) -> int:
+        """Take note that a call for *queue* starts; return the epoch to report its end with."""
+        return self._gate(queue).breaker.start()
+
+    def ended(self, queue: str, epoch: int, error: Exception | None) -> bool:
+        """Take note of how a call ended; True: the target is down and the messages are kept."""
+        gate = self._gate(queue)
+        down = gate.ended(epoch, error)
+        if gate.breaker.closed:
+            self.down.pop(queue, None)
+        else:
+            self.down[queue] = gate.breaker
+        return down
+
+    def stop(self) -> None:
+        """Wake nobody any more."""
+        for gate in self._gates.values():
+            gate.stop()
+
+    def since(self) -> Iterator[tuple[str, float]]:
+        """Yield each queue whose target is down, and since when in monotonic seconds."""
+        for queue, breaker in self.down.items():
+            if breaker.opened_at is not None:
+                yield queue, breaker.opened_at
+
+    def _gate(self, queue: str) -> Gate:
+        if queue not in self._gates:
+            self._gates[queue] = Gate(f"{self._target} ({queue})", self._slots, self._clock, self._wake)
+        return self._gates[queue]

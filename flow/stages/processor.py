@@ -1,9 +1,8 @@
-"""Decodes messages and hands them to `handle_message`; a few workers on one shared queue."""
+"""Decodes messages and hands them to `handle_message`: a few workers on one intake, or on one each."""
 
 import asyncio
 import inspect
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -11,144 +10,150 @@ import anyio
 
 from flow.clock import Clock
 from flow.codec import Codec
-from flow.memory import DeliveryMemory
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
-from flow.outcome import Decision, Unavailable
+from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
-from flow.stages.bell import Bell
-from flow.stages.gate import Gate
+from flow.stages.gate import Gates
 from flow.stages.guard import CallbackTimeout, Guard, NotNow
+from flow.stages.intake import Intake
 from flow.stages.mark import NOT_STARTED, Mark, Watchdog
+from flow.stages.pace import Pace
+from flow.stages.preparer import Preparer
+from flow.stages.recall import Recall
+from flow.stages.reception import Reception
 
 TURN = 64  # messages a worker takes before it lets the rest of the loop run
 LARGE_HEADER = 16 * 1024  # bytes; decoding a larger one could block the loop for a tenth of a second
 
+Work = Message[Any] | list[Message[Any]]
+"""What a worker has in hand: a message, or a chunk that it prepares."""
+
 
 class Processor:
-    """`concurrency` workers that take messages from one inbox, decode and handle them."""
+    """`concurrency` workers that take messages, decode and handle them."""
 
     def __init__(
         self,
         pipeline: Pipeline[Any, Any],
         codec: Codec,
-        memory: DeliveryMemory,
+        recall: Recall,
         acknowledger: Acknowledger,
+        pace: Pace,
         metrics: PipelineMetrics,
         clock: Clock,
         *,
+        handle: Callable[[Message[Any]], Any],
         forward: Callable[[Message[Any], Any], None] | None,
         idle: Callable[[], object],
     ) -> None:
-        """Take *forward*, which puts a handled message into a batch (None: handling delivers).
+        """Take *handle*, and *forward*, which puts a handled message into a batch (None: handling delivers).
 
         *idle* is called whenever a worker has nothing to do.
         """
         self._pipeline = pipeline
-        self._codec = codec
-        self._memory = memory
+        self._decode = codec.decode
+        self._recall = recall
         self._acknowledger = acknowledger
+        self._pace = pace
         self._metrics = metrics
         self._clock = clock
+        self._handle = handle
         self._forward = forward
         self._idle = idle
-        self._bell = Bell()
-        self.gate: Gate | None = None
-        if forward is None:
-            self.gate = Gate(pipeline, "default", pipeline.concurrency, metrics, clock, self._bell.ring_all)
-        self._rung = False  # a worker was woken and has not run yet
-        self._closed = False
+        self._label = "default" if forward is None else "handle_message"
+        self.gates = Gates(pipeline.name, pipeline.concurrency, clock, lambda: self.reception.wake_all())
         self._cancelled = False
-        self.inbox: deque[Message[Any]] = deque()
-        self.marks: list[Mark[Message[Any]]] = [Mark() for _ in range(pipeline.concurrency)]
+        self.reception = Reception(pipeline, codec.decode, acknowledger.give_back, self.gates.shut)
+        self.marks: list[Mark[Work]] = [Mark() for _ in range(pipeline.concurrency)]
         self._watchdog = Watchdog(self.marks, pipeline.handler_timeout, clock)
-        self._asynchronous = inspect.iscoroutinefunction(pipeline.handle_message)
+        self._asynchronous = inspect.iscoroutinefunction(handle)
+        self._preparer = None
+        if type(pipeline).prepare_messages is not Pipeline.prepare_messages:
+            self._preparer = Preparer(pipeline, codec.decode, recall, self.reception.unfit)
 
     @property
     def running(self) -> int:
-        """How many handlers run."""
+        """How many workers have something in hand."""
         return sum(mark.work is not None for mark in self.marks)
 
-    def receive(self, messages: list[Message[Any]]) -> None:
-        """Take over *messages*; they are given back at once when nothing is started any more."""
-        if self._closed:
-            for message in messages:
-                self._acknowledger.give_back(message)
-            return
-        self.inbox.extend(messages)
-        self._wake()
-
-    def again(self, message: Message[Any]) -> None:
-        """Work *message* once more."""
-        self.receive([message])
-
-    def discard_stale(self) -> None:
-        """Drop what was not started and whose session ended: the broker delivers it again."""
-        kept = [message for message in self.inbox if message.state is State.WAITING]
-        self.inbox.clear()
-        self.inbox.extend(kept)
+    @property
+    def startable(self) -> bool:
+        """Whether a message waits that is not held up by a target that is down."""
+        return any(not self.gates.single(queue) for queue in self.reception.queues())
 
     def close(self) -> None:
         """Start nothing more and give back what has not been started."""
-        self._closed = True
-        if self.gate is not None:
-            self.gate.stop()
-        while self.inbox:
-            self._acknowledger.give_back(self.inbox.popleft())
+        self.gates.stop()
+        self.reception.close()
 
     def cancel(self) -> list[Message[Any]]:
         """Cancel the running handlers and return their messages."""
         self._cancelled = True
         self._watchdog.stop()
-        cancelled = [mark.work for mark in self.marks if mark.work is not None]
+        cancelled = [message for mark in self.marks for message in in_hand(mark)]
         for mark in self.marks:
             mark.work = None
             mark.scope.cancel()
         return cancelled
 
-    async def work(self, mark: Mark[Message[Any]]) -> None:
+    async def sort(self) -> None:
+        """Sort messages into partitions, if there are any, until cancelled."""
+        if self.reception.partitions is not None:
+            await self.reception.partitions.run()
+
+    async def work(self, mark: Mark[Work]) -> None:
         """Handle one message after another until cancelled."""
+        intakes = self.reception.intakes
+        intake = intakes[self.marks.index(mark) % len(intakes)]
         while not self._cancelled:
             with anyio.CancelScope() as mark.scope:
-                await self._stretch(mark)
+                await self._stretch(mark, intake)
             if mark.work is not None:
                 timeout = self._pipeline.handler_timeout
-                late = CallbackTimeout(f"handle_message took longer than {timeout:g} s")
-                await self._end(mark.work, mark, late)
-                mark.work = None
+                name = "prepare_messages" if isinstance(mark.work, list) else "handle_message"
+                await self._end(mark, CallbackTimeout(f"{name} took longer than {timeout:g} s"))
 
-    async def _stretch(self, mark: Mark[Message[Any]]) -> None:
+    async def _stretch(self, mark: Mark[Work], intake: Intake) -> None:
         """Work until the scope of *mark* is cancelled, by the watchdog or by a drain."""
-        inbox, bell, now, forward = self.inbox, self._bell, self._clock.now, self._forward
-        gate, observe = self.gate, self._metrics.handler_seconds.observe
-        decode, handle, asynchronous = self._codec.decode, self._pipeline.handle_message, self._asynchronous
-        guard, turn, watch = Guard(), 0, self._watchdog.watch
-        watch()
-        mark.since = now()
+        bell, now, forward, down = intake.bell, self._clock.now, self._forward, self.gates.down
+        handle, asynchronous, observe = (
+            self._handle,
+            self._asynchronous,
+            self._metrics.handler_seconds.observe,
+        )
+        unfit, raw = self.reception.unfit, self._preparer is None
+        plain = raw and self.reception.partitions is None
+        take = intake.received.take if raw else intake.prepared.take
+        answered, decode, guard, turn = self._recall.answers, self._decode, Guard(), 0
+        self._watch(mark)
         while not mark.scope.cancel_called:
-            if not inbox or (gate is not None and gate.shut()):
-                self._idle()
-                await bell.wait()
-                self._rung = False
-                watch()
-                mark.since = now()
+            message = take()
+            if message is None:
+                if raw or not await self._prepare(mark, intake):
+                    self._idle()
+                    await bell.wait()
+                    intake.rung = False
+                self._watch(mark)
                 continue
-            message = inbox.popleft()
             if message.state is not State.WAITING:
                 continue
-            if inbox and not self._rung and bell.waiting:
-                self._wake()
+            if not intake.rung and bell.waiting and intake:
+                intake.wake()
             message.state = State.RUNNING
-            if message.redelivered and self._memory and self._recalled(message):
+            if raw and message.redelivered and answered(message):
                 continue
             mark.work = message
             with guard:
+                if unfit and (error := unfit.pop(message, None)) is not None:
+                    raise error
                 if len(message.header) > LARGE_HEADER:
                     await anyio.to_thread.run_sync(message.preload)
-                decode(message)
-                if gate is not None:
-                    await self._pass(gate, message, mark)
+                if plain:
+                    decode(message)
+                if forward is None or down:
+                    await self._pass(message, mark)
                 result = handle(message)
                 if asynchronous or hasattr(result, "__await__"):
                     result = await result
@@ -157,77 +162,88 @@ class Processor:
             done = now()
             observe(done - mark.since)
             mark.since = done
-            if guard.error is not None or gate is not None:
-                await self._end(message, mark, guard.error)
+            if guard.error is not None or mark.epoch != NOT_STARTED:
+                await self._end(mark, guard.error)
                 mark.since = now()
             mark.work = None
             turn += 1
             if turn % TURN == 0:
                 await asyncio.sleep(0)
-                watch()
-                mark.since = now()
+                self._watch(mark)
 
-    async def _pass(self, gate: Gate, message: Message[Any], mark: Mark[Message[Any]]) -> None:
-        """Wait for the rate limit before a delivering call.
+    def _watch(self, mark: Mark[Work]) -> None:
+        """Measure the time of *mark* from now on."""
+        self._watchdog.watch()
+        mark.since = self._clock.now()
+
+    async def _pass(self, message: Message[Any], mark: Mark[Work]) -> None:
+        """Wait until a call may start: for the rate limit before a delivering one.
 
         Raises:
             NotNow: it may not start.
         """
-        mark.since = math.inf
-        try:
-            if not await gate.pace(message, 1):
-                raise NotNow
-        finally:
-            mark.since = self._clock.now()
-        mark.epoch = gate.breaker.start()
+        queue = message.origin.queue
+        if self._forward is None:
+            mark.since = math.inf
+            try:
+                if not await self._pace.wait(message, 1):
+                    raise NotNow
+            finally:
+                mark.since = self._clock.now()
+        if self.gates.shut(queue):
+            raise NotNow
+        mark.epoch = self.gates.start(queue)
 
-    async def _end(self, message: Message[Any], mark: Mark[Message[Any]], error: Exception | None) -> None:
+    async def _prepare(self, mark: Mark[Work], intake: Intake) -> bool:
+        """Prepare the next chunk; tell whether there is something to handle now."""
+        assert self._preparer is not None
+        mark.work = chunk = self._preparer.chunk(intake)
+        if not chunk:
+            mark.work = None
+            return bool(intake.prepared) and not self.reception.closed
+        error = await self._preparer.prepare(chunk)
+        if error is not None:
+            await self._end(mark, error)
+            return True
+        mark.work = None
+        intake.prepared.put(self.reception.waiting_again(chunk))
+        intake.wake()
+        return True
+
+    async def _end(self, mark: Mark[Work], error: Exception | None) -> None:
         """Carry out what *error* decides; without one a delivering call has delivered.
 
         What went wrong before the delivering call says nothing about the target.
         """
+        messages = in_hand(mark)
         mark.since = math.inf  # `handle_failed` has a limit of its own
-        down = isinstance(error, NotNow)
+        unavailable = isinstance(error, Unavailable)
         epoch, mark.epoch = mark.epoch, NOT_STARTED
-        if self.gate is not None and epoch != NOT_STARTED:
-            down = self.gate.ended(epoch, error)
-            self._metrics.circuit_open["default"] = not self.gate.breaker.closed
-        if error is None:
-            self._acknowledger.delivered((message,))
-        elif down:
-            self._keep(message, first=isinstance(error, NotNow | Unavailable))
-        else:
+        down = isinstance(error, NotNow)
+        if epoch != NOT_STARTED or unavailable:
+            told = error if unavailable or self._forward is None else None
+            for queue in dict.fromkeys(message.origin.queue for message in messages):
+                down = self.gates.ended(queue, epoch, told)
+            self._metrics.circuit_open[self._label] = bool(self.gates.down)
+        if down:
+            self._keep(messages, first=unavailable or isinstance(error, NotNow))
+        elif error is not None:
             self._metrics.handler_errors += 1
-            await self._acknowledger.failed([message], error, "handle_message")
+            where = "prepare_messages" if isinstance(mark.work, list) else "handle_message"
+            await self._acknowledger.failed(messages, error, where)
+        elif self._forward is None:
+            self._acknowledger.delivered(messages)
+        mark.work = None
 
-    def _keep(self, message: Message[Any], *, first: bool) -> None:
-        """Keep *message* for when calls may start: *first*, or else last, so that another one probes."""
-        kept = message.living() if message.state is State.RUNNING else None
-        if kept is None:
-            return
-        kept.state = State.WAITING
-        if self._closed:
-            self._acknowledger.give_back(kept)
-        elif first:
-            self.inbox.appendleft(kept)
-        else:
-            self.inbox.append(kept)
+    def _keep(self, messages: list[Message[Any]], *, first: bool) -> None:
+        """Keep *messages* for when calls may start."""
+        if self.reception.partitions is not None:
+            for message in messages:
+                self._decode(message)  # a callback may have put something else into its body
+        self.reception.keep(messages, first=first)
 
-    def _wake(self) -> None:
-        # One at a time: a woken worker wakes the next one while there is more to do, so that a burst that one
-        # worker handles without waiting does not wake all of them.
-        self._rung = self._bell.waiting > 0
-        self._bell.ring()
 
-    def _recalled(self, message: Message[Any]) -> bool:
-        """Settle the redelivery *message* by what is remembered of its first delivery."""
-        entry = self._memory.recall(message)
-        if entry is None:
-            return False
-        if isinstance(entry, Decision):
-            self._acknowledger.repeat(message, entry)
-        else:
-            while entry.successor is not None:
-                entry = entry.successor
-            entry.successor = message
-        return True
+def in_hand(mark: Mark[Work]) -> list[Message[Any]]:
+    """Return the messages that a worker has in hand."""
+    work = mark.work
+    return work if isinstance(work, list) else [] if work is None else [work]

@@ -1,0 +1,45 @@
+"""How many messages the broker grants, and whether windows and timeouts fit each other; pure."""
+
+from collections.abc import Collection
+
+from flow.batching import Batching
+
+LEAST_PREFETCH, MOST_PREFETCH = 100, 2000
+LEAST_SHARE, MOST_SHARED = 10, 4000  # messages: of one queue among several, and of all of them together
+CONSUMER_TIMEOUT = 1800  # seconds after which a broker with default settings takes a message back
+
+
+def default_prefetch(concurrency: int, batchings: Collection[Batching]) -> int:
+    """Return the prefetch that keeps handlers and batches busy, from 100 to 2000 messages."""
+    batches = sum(one.size * (one.concurrency + 4) for one in batchings)
+    return min(max(concurrency + batches, LEAST_PREFETCH), MOST_PREFETCH)
+
+
+def shared_prefetch(granted: int, queues: int) -> int:
+    """Return the prefetch of each of several *queues* in a pipeline that would get *granted* of one."""
+    return max(LEAST_SHARE, min(granted, MOST_SHARED // max(1, queues)))
+
+
+def window_warnings(
+    granted: int, prefetch: int | None, concurrency: int, batchings: Collection[Batching]
+) -> list[str]:
+    """Return a sentence when *granted*, or the *prefetch* that was given, is too small to work well."""
+    size = max((one.size for one in batchings), default=0)
+    busy = concurrency + sum(one.size * one.concurrency for one in batchings)
+    if granted < size:
+        return [f"prefetch {granted} can never fill a batch of {size}"]
+    if prefetch is not None and prefetch < busy:
+        needed = f"the {busy} messages that handlers and batches hold when all are busy"
+        return [f"prefetch {prefetch} is below {needed}"]
+    return []
+
+
+def time_warnings(handler_timeout: float, batch_timeout: float, batchings: Collection[Batching]) -> list[str]:
+    """Return a sentence when a message may take longer than brokers let it stay unacknowledged."""
+    longest = handler_timeout + max((one.timeout + batch_timeout for one in batchings), default=0)
+    if longest <= CONSUMER_TIMEOUT:
+        return []
+    return [
+        f"a message may take {longest:g} s by its timeouts, but after {CONSUMER_TIMEOUT} s "
+        "a broker with default settings (consumer_timeout) ends the channel"
+    ]

@@ -1,0 +1,57 @@
+"""Calls `prepare_messages` for a chunk of messages before they are handled."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flow.message import Message, State
+from flow.pipeline import Pipeline
+from flow.stages.guard import Guard
+from flow.stages.intake import Intake
+from flow.stages.recall import Recall
+
+
+class Preparer:
+    """Takes chunks of what was received, and prepares each in one call."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline[Any, Any],
+        decode: Callable[[Message[Any]], None],
+        recall: Recall,
+        unfit: dict[Message[Any], Exception],
+    ) -> None:
+        """Take *unfit*, where the error of a message goes that cannot be decoded."""
+        self._pipeline = pipeline
+        self._decode = decode
+        self._recall = recall
+        self._unfit = unfit
+
+    def chunk(self, intake: Intake) -> list[Message[Any]]:
+        """Take the next chunk from *intake*, decoded; what cannot be is left to its worker to tell."""
+        chunk, guard = [], Guard()
+        for message in intake.chunk():
+            if message.state is not State.WAITING:
+                continue
+            message.state = State.RUNNING
+            if message.redelivered and self._recall.answers(message):
+                continue
+            with guard:
+                if message not in self._unfit:
+                    self._decode(message)
+            if guard.error is not None:
+                self._unfit[message] = guard.error
+            if message in self._unfit:
+                message.state = State.WAITING
+                intake.prepared.put([message])
+            else:
+                chunk.append(message)
+        return chunk
+
+    async def prepare(self, chunk: list[Message[Any]]) -> Exception | None:
+        """Prepare *chunk*; return what went wrong."""
+        guard = Guard()
+        with guard:
+            prepared = await self._pipeline.prepare_messages(chunk)
+            for message in chunk:
+                message.prepared = prepared
+        return guard.error
