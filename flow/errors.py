@@ -22,7 +22,7 @@ class ConnectionLost(BrokerError):
 
 
 class ConsumerCancelled(ConnectionLost):
-    """The broker cancelled a consumer by itself: its queue was deleted, or moved with its node."""
+    """The broker cancelled the consumer: its queue was deleted, or the node that holds it went away."""
 
 
 class TopologyMismatch(BrokerError):
@@ -43,6 +43,10 @@ class CertificateRejected(BrokerError):
 
 class PublishFailed(BrokerError):
     """The broker did not take responsibility for a published message: returned, refused or not confirmed."""
+
+
+class PublishReturned(PublishFailed):
+    """The broker gave a published message back, as no queue takes it."""
 
 
 class DecodeError(FlowError):

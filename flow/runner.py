@@ -12,13 +12,14 @@ from flow.broker.backoff import Backoff
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.errors import BrokerError, ConnectionLost
+from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled, PublishReturned
 from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.options import option
 from flow.parking import parked_headers
 from flow.pipeline import Pipeline
 from flow.stages.engine import Engine
+from flow.subscription import Subscription
 from flow.topology import PARK_EXCHANGE, has_retry_loop
 
 HEALTHY = 60.0  # seconds after which a session counts as healthy even if nothing was delivered
@@ -36,6 +37,8 @@ class RunOptions:
     """Whether to try again every minute when the set-up is wrong at start, instead of ending."""
     slow_retry: float = 60.0
     """Seconds between two tries while the set-up is wrong."""
+    longest_hold: float = 600.0
+    """Seconds after which messages that wait for a target that is down go back to their queue."""
 
 
 class Runner:
@@ -59,7 +62,8 @@ class Runner:
         self._connecting = anyio.CancelScope()
         self._consumed = False
         self._fault = "not connected yet"
-        self.metrics.account(pipeline.queue)
+        self._doubtful: set[str] = set()
+        self._subscription: Subscription | None = None
 
     @property
     def account(self) -> Account:
@@ -80,7 +84,13 @@ class Runner:
         """Return why nothing is consumed now, or None while something is."""
         if self._stopping.is_set():
             return f"{self.pipeline.name} is draining"
-        return None if self._session is not None else f"{self.pipeline.name}: {self._fault}"
+        if self._session is None or self._subscription is None:
+            return f"{self.pipeline.name}: {self._fault}"
+        faults = self._subscription.faults
+        if not faults:
+            return None
+        first = next(iter(faults.values()))
+        return f"{self.pipeline.name}: {len(faults)} of {len(self._subscription.wanted)} queues wait: {first}"
 
     async def run(self) -> None:
         """Consume until `stop`; then drain.
@@ -107,13 +117,16 @@ class Runner:
             self.stop()
 
     async def _work(self) -> None:
-        engine = Engine(self.pipeline, self.metrics, self._park, rejectable=self._rejectable())
+        engine = Engine(self.pipeline, self.metrics, self._park, rejectable=self._rejectable)
         self._gauges(engine)
+        subscription = Subscription(self.pipeline, engine, longest_hold=self.options.longest_hold)
+        self._subscription = subscription
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(engine.run)
+            tasks.start_soon(subscription.follow)
             try:
                 with self._connecting:
-                    await self._sessions(engine)
+                    await self._sessions(engine, subscription)
                 await self._drain(engine)
             finally:
                 tasks.cancel_scope.cancel()
@@ -122,46 +135,52 @@ class Runner:
                         await self._session.close()
                     await self._publisher.close()
 
-    async def _sessions(self, engine: Engine) -> None:
+    async def _sessions(self, engine: Engine, subscription: Subscription) -> None:
         """Open one session after another until stopped."""
         backoff = Backoff(random.Random())
         while not self._stopping.is_set():
             try:
-                session = await self._open(engine)
+                session = await self._open(engine, subscription)
             except BrokerError as error:
                 await self._wait_out(error, backoff)
                 continue
             began, received = anyio.current_time(), self.account.received
             self._consumed = True
-            await session.failed.wait()
+            await subscription.keep(session)
             await self._lost(engine, session)
             if anyio.current_time() - began >= HEALTHY or self.account.received > received:
                 backoff.reset()
             else:
                 await anyio.sleep(backoff.next())
 
-    async def _open(self, engine: Engine) -> Session:
+    async def _open(self, engine: Engine, subscription: Subscription) -> Session:
         pipeline = self.pipeline
-        prefetch = pipeline.granted()
-        session = await Session.open(
+        session = await Session.connect(
             self._url,
-            {pipeline.queue: prefetch},
-            engine.receive,
             name=f"flow {pipeline.name}",
             max_body=pipeline.max_body,
+            line_lost=None if hasattr(pipeline, "queue") else subscription.lost,
         )
+        try:
+            await subscription.fill(session)
+        except BrokerError:
+            await session.close()
+            raise
+        except BaseException:  # cancelled: nothing has been worked yet
+            session.abort()
+            raise
         self._session = session
-        engine.origins = session.consumers
-        self._up(True)
-        log.info("%s consumes %s, %d messages at a time", pipeline.name, pipeline.queue, prefetch)
+        self.metrics.connected = True
+        session.begin(engine.receive)
         return session
 
     async def _lost(self, engine: Engine, session: Session) -> None:
         self._session = None
         self._fault = str(session.failure or ConnectionLost("the session ended"))
-        self._up(False)
+        self.metrics.connected = False
         engine.lost(session.outstanding(), session.unconfirmed())
-        self.metrics.reconnects["lost"] += 1
+        cancelled = isinstance(session.failure, ConsumerCancelled)
+        self.metrics.reconnects["cancelled" if cancelled else "lost"] += 1
         log.warning("%s lost its session and opens a new one: %s", self.pipeline.name, self._fault)
         await session.close()
 
@@ -186,37 +205,42 @@ class Runner:
             tasks.cancel_scope.cancel()
         if session is not None:
             await session.close()
-        self._up(False)
+        self.metrics.connected = False
+        self.metrics.consumer_up = dict.fromkeys(self.metrics.consumer_up, False)
 
     async def _notice_loss(self, engine: Engine, session: Session) -> None:
         await session.failed.wait()
         engine.lost(session.outstanding(), session.unconfirmed())
 
-    def _rejectable(self) -> bool:
-        """Tell whether the queue has a dead-letter exchange, so that rejecting loses nothing.
+    def _rejectable(self, queue: str) -> bool:
+        """Tell whether *queue* has a dead-letter exchange, so that rejecting loses nothing.
 
         AMQP does not show it: it is known of the queues that `flow setup` and current servers declare.
         """
         pipeline = self.pipeline
         if pipeline.dead_letter is not None:
             return pipeline.dead_letter == "assume"
-        if has_retry_loop(pipeline.queue):
+        if has_retry_loop(queue):
             return True
-        log.warning(
-            "%s: nothing tells that %s has a retry loop, so retries are held and made here; "
-            'when it has one (flow setup --queue makes it), set dead_letter = "assume"',
-            pipeline.name,
-            pipeline.queue,
-        )
+        if queue not in self._doubtful:
+            self._doubtful.add(queue)
+            log.warning(
+                "%s: nothing tells that %s has a retry loop, so retries are held and made here; "
+                'when it has one (flow setup --queue makes it), set dead_letter = "assume"',
+                pipeline.name,
+                queue,
+            )
         return False
 
     async def _park(self, message: Message[Any], reason: str) -> None:
         headers = parked_headers(message, reason, self.pipeline.name, datetime.now(UTC))
-        await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)
-
-    def _up(self, up: bool) -> None:
-        self.metrics.connected = up
-        self.metrics.consumer_up[self.pipeline.queue] = up
+        published = self.metrics.published
+        try:
+            await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)
+        except BrokerError as error:
+            published["returned" if isinstance(error, PublishReturned) else "failed"] += 1
+            raise
+        published["confirmed"] += 1
 
     def _gauges(self, engine: Engine) -> None:
         self.metrics.in_progress = lambda: engine.running

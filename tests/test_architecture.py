@@ -30,7 +30,7 @@ FLOORS = [
     {"pipeline", "declaration", "sizing", "settings", "metrics", "histogram"},
     {"stages", "broker", "records"},
     {"plumbing", "targets", "devbroker"},
-    {"runner", "service", "ops", "looplag", "target"},
+    {"runner", "subscription", "service", "ops", "looplag", "target"},
     {"cli", "demo", "testing", "pytest_plugin", "__main__", "__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -90,6 +90,10 @@ class Line:
             )
         self._link.protocol.untap(self._channel.number)
 
+    def withdraw(self, message: Message[Any]) -> None:
+        """Forget a delivery that nobody has seen."""
+        self._settler.withdraw(message)
+
     def end(self) -> None:
         """Let nothing be settled any more."""
         self.over = True

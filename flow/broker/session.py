@@ -38,10 +38,13 @@ class Session:
         self.lines: dict[str, Line] = {}
         """What is consumed, by queue."""
         self._retired: list[Line] = []  # consume no more; what they brought may still be settled
+        self._lost: list[Line] = []  # ended by themselves, and are not closed yet
         self._url = url
         self._link = link
         self._line_lost = line_lost
         self._over = False
+        self._early: list[Message[Any]] = []  # came before `begin`
+        link.receive = self._early.extend
         link.ended = self._broken
         link.connection.closing.add_done_callback(self._closed)
 
@@ -49,7 +52,6 @@ class Session:
     async def connect(
         cls,
         url: BrokerUrl,
-        receive: Receive,
         *,
         name: str = "flow",
         max_body: int = 1 << 20,
@@ -58,9 +60,8 @@ class Session:
     ) -> "Session":
         """Connect, consuming nothing yet.
 
-        *receive* gets all messages of one read from the socket at once; it must not raise. A message whose
-        body is above *max_body* bytes has an empty one. The broker may be silent for two *heartbeat*s
-        (seconds). All waits are bounded; cancelling ends what has begun, promptly.
+        A message whose body is above *max_body* bytes has an empty one. The broker may be silent for two
+        *heartbeat*s (seconds). All waits are bounded; cancelling ends what has begun, promptly.
 
         Raises:
             AccessDenied: wrong login, or no permission on the virtual host.
@@ -73,7 +74,6 @@ class Session:
         link = await connect(url, name=name, heartbeat=heartbeat, max_body=max_body)
         if text := caution(link.connection.server_properties):
             log.warning("%s", text)
-        link.receive = receive
         return cls(url, link, line_lost)
 
     @classmethod
@@ -82,7 +82,7 @@ class Session:
     ) -> "Session":
         """Connect and consume *queues*, each with its own prefetch; they are not declared, but must exist.
 
-        *receive* gets messages from when all queues are consumed. The *options* are those of `connect`.
+        What `begin` and `connect` say holds for *receive* and the *options*.
 
         Raises:
             BrokerError: as `connect` and `add` say.
@@ -92,8 +92,7 @@ class Session:
             raise ConfigError("A session needs a queue to consume")
         for queue, prefetch in queues.items():
             check(queue, prefetch)
-        early: list[Message[Any]] = []  # what comes while other queues are still asked for
-        session = await cls.connect(url, early.extend, **options)
+        session = await cls.connect(url, **options)
         try:
             for queue, prefetch in queues.items():
                 await session.add(queue, prefetch)
@@ -103,11 +102,9 @@ class Session:
             await session._link.close()
             raise
         except BaseException:  # cancelled: what waits for an answer must not hold it up
-            session._link.abort()
+            session.abort()
             raise
-        session._link.receive = receive
-        if early:
-            receive(early)
+        session.begin(receive)
         return session
 
     @property
@@ -122,6 +119,16 @@ class Session:
     def unconfirmed(self) -> list[Message[Any]]:
         """Return what was settled and may not be known to the broker: it may be delivered again."""
         return [message for line in self._all() for message in line.unconfirmed()]
+
+    def begin(self, receive: Receive) -> None:
+        """Let *receive* have what has come, and from now on all messages of one read from the socket at once.
+
+        It must not raise.
+        """
+        self._link.receive = receive
+        early, self._early = self._early, []
+        if early:
+            receive(early)
 
     async def add(self, queue: str, prefetch: int) -> Consumer:
         """Consume *queue* as well, with at most *prefetch* unsettled messages.
@@ -147,9 +154,11 @@ class Session:
             await line.cancel()
 
     async def close_retired(self) -> None:
-        """Close the lines that were retired and of which everything is settled. Never raises."""
-        for line in [one for one in self._retired if one.over or not one.consumer.outstanding]:
-            self._retired.remove(line)
+        """Close the lines that have ended, and the retired ones of which all is settled. Never raises."""
+        settled = [line for line in self._retired if not line.consumer.outstanding]
+        ended, self._lost = [*self._lost, *settled], []
+        self._retired = [line for line in self._retired if line not in settled]
+        for line in ended:
             await line.close()
 
     async def cancel(self) -> None:
@@ -171,9 +180,13 @@ class Session:
         with anyio.CancelScope(shield=True):
             self._over = True
             async with anyio.create_task_group() as tasks:
-                for line in self._all():
+                for line in [*self._all(), *self._lost]:
                     tasks.start_soon(line.close)
             await self._link.close()
+
+    def abort(self) -> None:
+        """Drop the connection at once: what waits for an answer must not hold up who is cancelled."""
+        self._link.abort()
 
     async def ready(self, queue: str) -> int:
         """Return how many messages of a consumed *queue* are ready, without those that are unacknowledged.
@@ -187,33 +200,40 @@ class Session:
             raise self._link.lost(self.failure)
         return await self.lines[queue].ready()
 
-    def _all(self) -> list[Line]:
-        return [*self.lines.values(), *self._retired]
-
-    def _broken(self, error: Exception | None) -> None:
-        self._fail(self._link.lost(error))
-
-    def _closed(self, future: asyncio.Future[Any]) -> None:
-        self._fail(self._link.lost(error_of(future)))
-
-    def _line_ended(self, line: Line, failure: BrokerError) -> None:
-        """Take note that one line ended by itself; with the connection all of them do."""
-        if self._over:
-            return
-        if self._line_lost is None or self._link.over:
-            self._fail(failure)
-        elif self.lines.get(line.queue) is line:
-            del self.lines[line.queue]
-            self._retired.append(line)
-            self._line_lost(line, failure)
-
-    def _fail(self, failure: BrokerError) -> None:
+    def fail(self, failure: BrokerError) -> None:
+        """End the session because of *failure*; nothing happens when it is over already."""
         if not self._over:
             self._over = True
             for line in self._all():
                 line.end()
             self.failure = failure
             self.failed.set()
+
+    def _all(self) -> list[Line]:
+        return [*self.lines.values(), *self._retired]
+
+    def _broken(self, error: Exception | None) -> None:
+        self.fail(self._link.lost(error))
+
+    def _closed(self, future: asyncio.Future[Any]) -> None:
+        self.fail(self._link.lost(error_of(future)))
+
+    def _line_ended(self, line: Line, failure: BrokerError) -> None:
+        """Take note that one line ended by itself; with the connection all of them do."""
+        if self._over:
+            return
+        if self._line_lost is None or self._link.over:
+            self.fail(failure)
+        elif line in self._all():
+            if self.lines.get(line.queue) is line:
+                del self.lines[line.queue]
+            else:
+                self._retired.remove(line)
+            self._lost.append(line)
+            for message in [one for one in self._early if one.origin is line.consumer]:
+                self._early.remove(message)
+                line.withdraw(message)
+            self._line_lost(line, failure)
 
 
 def check(queue: str, prefetch: int) -> None:

@@ -30,12 +30,13 @@ class Acknowledger:
         *,
         park: Callable[[Message[Any], Decision], None],
         hold: Callable[[Message[Any], float], bool],
-        keep: Callable[[Message[Any]], None] | None,
+        keep: Callable[[Message[Any]], None],
+        rejectable: Callable[[str], bool],
     ) -> None:
         """Take *park*, *hold* and *keep*, which carry out what is more than a verb at the broker.
 
         *hold* keeps a message for another attempt and returns False when it must be rejected now. *keep*
-        does so in place of every rejection; None: rejecting is safe.
+        does so in place of every rejection from a queue that is not *rejectable*.
         """
         self._pipeline = pipeline
         self._metrics = metrics
@@ -43,6 +44,7 @@ class Acknowledger:
         self._park = park
         self._hold = hold
         self._keep = keep
+        self._rejectable = rejectable
         self._observed = type(pipeline).handle_failed is not Pipeline.handle_failed
 
     def delivered(self, messages: Sequence[Message[Any]]) -> None:
@@ -123,7 +125,7 @@ class Acknowledger:
         if not origin.alive:
             self._stale(message)
             return
-        if decision.outcome is Outcome.RETRYING and self._keep is not None:
+        if decision.outcome is Outcome.RETRYING and not self._rejectable(message.queue):
             self._keep(message)
             return
         message.state = State.SETTLED

@@ -38,11 +38,11 @@ class Engine:
         park: Park,
         clock: Clock | None = None,
         *,
-        rejectable: bool = True,
+        rejectable: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """Take *park*, which returns once a copy of a hopeless message is safe in the park.
 
-        Without *rejectable* the queue may drop what is rejected: it is held and tried again here instead.
+        A queue that is not *rejectable* may drop what is rejected: it is held and tried again here instead.
         """
         clock = clock or LoopClock()
         batchings = pipeline.batchings()
@@ -65,7 +65,8 @@ class Engine:
             clock,
             park=self._park,
             hold=self._holder.hold,
-            keep=None if rejectable else self._holder.keep,
+            keep=self._holder.keep,
+            rejectable=rejectable,
         )
         self._parker = Parker(park, self.acknowledger.settle, clock, loop=pipeline.park == "loop")
         self._pace = Pace(pipeline.rate_limit, metrics, clock)
@@ -110,9 +111,7 @@ class Engine:
 
     def oldest(self) -> float:
         """Return the age in seconds of the oldest message that waits, 0.0 when none does."""
-        times = [one.batcher.oldest() for one in self.deliverers.values()]
-        times.append(self._processor.reception.oldest())
-        return self._now() - min((time for time in times if time is not None), default=self._now())
+        return self.waited(None)
 
     def down(self) -> dict[str, float]:
         """Return the queues whose work waits for a target that is down, and for how many seconds."""
@@ -121,6 +120,19 @@ class Engine:
         for queue, start in (found for one in gates for found in one.since()):
             since[queue] = max(since.get(queue, 0.0), self._now() - start)
         return since
+
+    def waited(self, queue: str | None) -> float:
+        """Return for how many seconds the oldest message of *queue*, or of all, waits; 0.0 when none does."""
+        times = [one.batcher.oldest(queue) for one in self.deliverers.values()]
+        times.append(self._processor.reception.oldest(queue))
+        return self._now() - min((time for time in times if time is not None), default=self._now())
+
+    def give_back(self, queue: str) -> None:
+        """Give back all messages of *queue* that wait for something."""
+        self._processor.reception.give_back(queue)
+        waiting = [message for one in self.deliverers.values() for message in one.batcher.clear(queue)]
+        for message in [*waiting, *self._holder.release(queue)]:
+            self.acknowledger.give_back(message)
 
     def stuck(self) -> str | None:
         """Return why nothing will ever be started again, or None."""
@@ -272,7 +284,7 @@ class Engine:
         self._parker.put(message, decision)
 
     def _reject(self, message: Message[Any]) -> None:
-        if self._rejectable:
+        if self._rejectable(message.queue):
             self.acknowledger.settle(message, message.decision or Decision(Outcome.RETRYING))
         else:
             self.acknowledger.give_back(message)

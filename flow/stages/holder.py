@@ -67,6 +67,13 @@ class Holder:
         if timer is not None:
             timer.cancel()
 
+    def release(self, queue: str) -> list[Message[Any]]:
+        """Hold the messages of *queue* no longer, and return them."""
+        held = [message for message in self._timers if message.queue == queue]
+        for message in held:
+            self.let_go(message)
+        return held
+
     def drain(self) -> None:
         """Reject everything that is held."""
         for message in list(self._timers):

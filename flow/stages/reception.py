@@ -44,10 +44,10 @@ class Reception:
             waiting |= {message.origin.queue for message in self.partitions.unsorted}
         return waiting
 
-    def oldest(self) -> float | None:
-        """Return the receive time of the oldest message that was not started, or None."""
-        times = [one for intake in self.intakes if (one := intake.received.oldest()) is not None]
-        return min(times, default=None)
+    def oldest(self, queue: str | None = None) -> float | None:
+        """Return the receive time of the oldest message of *queue*, or all, that was not started, or None."""
+        times = [intake.received.oldest(queue) for intake in self.intakes]
+        return min((time for time in times if time is not None), default=None)
 
     def receive(self, messages: list[Message[Any]]) -> None:
         """Take over *messages*; they are given back at once when nothing is started any more."""

@@ -36,7 +36,8 @@ async def session(
     url: BrokerUrl, queues: Queues, received: Acknowledging, lost: Losses
 ) -> AsyncIterator[Session]:
     """A session that consumes the queues `a` and `b` and acknowledges everything."""
-    opened = await Session.connect(url, received, line_lost=lost)
+    opened = await Session.connect(url, line_lost=lost)
+    opened.begin(received)
     for queue in ("a", "b"):
         await queues.make(queue)
         await opened.add(queue, 5)
@@ -93,7 +94,8 @@ async def test_a_retired_queue_brings_nothing_more_and_is_settled_to_its_end(
     received = Received()
     await queues.make("a")
     await queues.fill("a", [b"%d" % number for number in range(10)])
-    session = await Session.connect(url, received, line_lost=Losses())
+    session = await Session.connect(url, line_lost=Losses())
+    session.begin(received)
     await session.add("a", 4)
     await received.reach(4)
 

@@ -32,7 +32,7 @@ class Line:
         self.metrics.account(pipeline.queue)
         self.parked: list[tuple[int, str]] = []
         self.park_fails = False
-        self.engine = Engine(pipeline, self.metrics, self._park, self.clock, rejectable=rejectable)
+        self.engine = Engine(pipeline, self.metrics, self._park, self.clock, rejectable=lambda _: rejectable)
         self.engine.origins = [self.origin]
 
     async def _park(self, message: Message[Any], reason: str) -> None:

@@ -126,7 +126,9 @@ class World:
         self.turns(5)
 
     async def _engine(self, rejectable: bool) -> Engine:
-        return Engine(self.pipeline, self.metrics, self._park, JumpingClock(self.loop), rejectable=rejectable)
+        return Engine(
+            self.pipeline, self.metrics, self._park, JumpingClock(self.loop), rejectable=lambda _: rejectable
+        )
 
     # Time
 
