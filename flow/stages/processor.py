@@ -198,6 +198,8 @@ class Processor:
         """Prepare the next chunk; tell whether there is something to handle now."""
         assert self._preparer is not None
         mark.work = chunk = self._preparer.chunk(intake)
+        if intake:
+            intake.wake()  # the others take their share meanwhile
         if not chunk:
             mark.work = None
             return bool(intake.prepared) and not self.reception.closed

@@ -27,9 +27,9 @@ class Line:
 
     def __init__(self, pipeline: Pipeline[Any, Any], prefetch: int, *, rejectable: bool) -> None:
         self.clock = ManualClock()
-        self.origin = MemoryOrigin(pipeline.queue, prefetch)
+        self.origin = MemoryOrigin(getattr(pipeline, "queue", "numbers"), prefetch)
         self.metrics = PipelineMetrics(pipeline.name, list(pipeline.batchings()))
-        self.metrics.account(pipeline.queue)
+        self.metrics.account(self.origin.queue)
         self.parked: list[tuple[int, str]] = []
         self.park_fails = False
         self.engine = Engine(pipeline, self.metrics, self._park, self.clock, rejectable=lambda _: rejectable)

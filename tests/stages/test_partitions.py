@@ -1,0 +1,179 @@
+"""`partition_key`: what belongs together stays in order, and a slow partition blocks no other."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import anyio
+import pytest
+
+from flow.batch import Batch
+from flow.batching import Batching
+from flow.message import Message
+from flow.outcome import Unavailable
+from flow.pipeline import Pipeline
+from flow.stages.partitions import partition
+from tests.stages.conftest import Number, Start, quiet
+
+pytestmark = pytest.mark.anyio
+
+
+class Parted(Pipeline[Number, int]):
+    """Two partitions, even and odd numbers; each may be made to wait."""
+
+    queue = "numbers"
+    concurrency = 2
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.handled: list[int] = []
+        self.batches: list[tuple[list[int], int | None]] = []
+        self.waits: dict[int, anyio.Event] = {}
+        self.asked: list[int] = []
+
+    def partition_key(self, message: Message[Number]) -> Hashable:
+        self.asked.append(message.body.n)
+        return message.body.n % 2
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        n = message.body.n
+        if n % 2 in self.waits:
+            await self.waits[n % 2].wait()
+        self.handled.append(n)
+        if n == 99:
+            raise ValueError
+        message.body.n = -1  # the partition was computed before
+        return n
+
+
+class PartedBatches(Parted):
+    """As before, with batches of two."""
+
+    queue = "numbers"
+    batching = Batching(size=2, timeout=0.2)
+
+    async def handle_batch(self, batch: Batch[int]) -> None:
+        part = (batch.partition or 0) + 10
+        if part in self.waits:
+            await self.waits[part].wait()
+        self.batches.append((batch.bodies, batch.partition))
+
+
+class Keyed(PartedBatches):
+    """With batches of four, and a key beside the partition."""
+
+    queue = "numbers"
+    batching = Batching(size=4, timeout=0.2)
+
+    def batch_key(self, message: Message[int]) -> Hashable:
+        return message.body >= 20
+
+
+async def test_a_partition_is_handled_in_order_by_one_worker(start: Start) -> None:
+    """G01, G10: a partition that waits blocks only itself, and each number is asked for once."""
+    line = await start(Parted)
+    pipeline: Any = line.engine.pipeline
+    pipeline.waits[0] = anyio.Event()
+
+    await line.push(*range(1, 9))
+    odd = list(pipeline.handled)
+    pipeline.waits[0].set()
+    await quiet()
+
+    assert odd == [1, 3, 5, 7]
+    assert pipeline.handled[4:] == [2, 4, 6, 8]
+    assert sorted(line.acked) == list(range(1, 9))
+    assert pipeline.asked == list(range(1, 9))
+
+
+async def test_batches_of_a_partition_go_one_after_another(start: Start) -> None:
+    """G02, G05, G06: each is of one partition, which was computed from the message as it came."""
+    line = await start(PartedBatches)
+    pipeline: Any = line.engine.pipeline
+    pipeline.waits[11] = anyio.Event()
+
+    await line.push(*range(1, 13))
+    even = list(pipeline.batches)
+    pipeline.waits[11].set()
+    await quiet()
+
+    assert even == [([2, 4], 0), ([6, 8], 0), ([10, 12], 0)]
+    assert pipeline.batches[3:] == [([1, 3], 1), ([5, 7], 1), ([9, 11], 1)]
+
+
+async def test_keys_are_kept_apart_within_a_partition(start: Start) -> None:
+    """G03."""
+    line = await start(Keyed)
+    pipeline: Any = line.engine.pipeline
+
+    await line.push(*range(16, 24))
+    await line.advance(0.2)
+
+    assert sorted(bodies for bodies, _ in pipeline.batches) == [[16, 18], [17, 19], [20, 22], [21, 23]]
+
+
+async def test_a_failed_message_does_not_stop_its_partition(start: Start) -> None:
+    """G09."""
+    line = await start(Parted)
+
+    await line.push(1, 99, 3)
+
+    assert (line.acked, line.rejected) == ([1, 3], [99])
+
+
+async def test_what_has_no_partition_fails_alone(start: Start) -> None:
+    """G07: bad bytes too are an outcome of their own message."""
+
+    class Raising(Parted):
+        queue = "numbers"
+
+        def partition_key(self, message: Message[Number]) -> Hashable:
+            return 1 // (3 - message.body.n)
+
+    line = await start(Raising)
+
+    await line.push(2, 3, b"{", 4)
+
+    assert line.acked == [2, 4, -1]
+    assert line.rejected == [3]
+    assert line.parked == [(-1, "not JSON: it ends too early")]
+
+
+async def test_a_partition_whose_target_is_down_goes_on_in_order(start: Start) -> None:
+    class Down(Parted):
+        queue = "numbers"
+        down = True
+
+        async def handle_message(self, message: Message[Number]) -> int:
+            if self.down:
+                raise Unavailable("closed", after=5.0)
+            return await super().handle_message(message)
+
+    line = await start(Down)
+    pipeline: Any = line.engine.pipeline
+    await line.push(1, 3, 5, 7)
+    pipeline.down = False
+
+    await line.advance(5.0)
+
+    assert pipeline.handled == [1, 3, 5, 7]
+    assert line.acked == [1, 3, 5, 7]
+
+
+async def test_a_drain_gives_back_what_no_worker_has_started(start: Start) -> None:
+    line = await start(Parted)
+    pipeline: Any = line.engine.pipeline
+    pipeline.waits = {0: anyio.Event(), 1: anyio.Event()}
+    await line.push(*range(1, 9))
+
+    await line.engine.drain(0.2)
+
+    assert sorted(line.released) == list(range(1, 9))
+    assert line.account == {"received": 8, "returned": 8}
+
+
+def test_any_value_has_a_partition() -> None:
+    """G08: whole numbers as they are, anything else by its text, in every process the same."""
+    assert [partition(number, 3) for number in (-1, 0, 4, True)] == [2, 0, 1, 1]
+    assert partition("acme", 1000) == 679
+    assert partition(("acme", 7), 1000) == 750
+    assert partition(None, 1000) == 41
