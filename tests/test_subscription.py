@@ -1,0 +1,156 @@
+"""Several queues on a real broker: they come and go while running, and one that is wrong touches no other."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from flow.broker.url import BrokerUrl
+from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
+from flow.errors import NotFound
+from flow.message import Message
+from flow.outcome import Unavailable
+from flow.pipeline import Pipeline
+from flow.runner import Runner, RunOptions
+from tests.broker.queues import Queues, connected, eventually, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.broker]
+
+
+class Number(msgspec.Struct):
+    """What the messages of these tests hold."""
+
+    n: int
+
+
+class Changing(Pipeline[Number]):
+    """Consumes the queues that the test sends."""
+
+    dead_letter = "assume"
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.send, self.lists = anyio.create_memory_object_stream[list[str]](10)
+        self.seen: list[tuple[str, int]] = []
+        self.down = False
+
+    async def queues(self) -> AsyncIterator[Sequence[str]]:
+        async with self.lists:
+            async for names in self.lists:
+                yield names
+
+    async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+        if self.down:
+            raise Unavailable("closed")
+        self.seen.append((message.queue, message.body.n))
+
+
+@pytest.fixture
+async def queues(amqp_url: str) -> AsyncIterator[Queues]:
+    connection = await connected(amqp_url)
+    made = Queues(await connection.channel())
+    for name in ("a", "b"):
+        await made.make(name)
+    yield made
+    with anyio.move_on_after(3):
+        await connection.close()
+
+
+@asynccontextmanager
+async def running(pipeline: Changing, amqp_url: str, **options: Any) -> AsyncIterator[Runner]:
+    runner = Runner(pipeline, BrokerUrl.parse(amqp_url), RunOptions(shutdown_timeout=10.0, **options))
+    async with pipeline.send, anyio.create_task_group() as tasks:
+        tasks.start_soon(runner.run)
+        yield runner
+        runner.stop()
+
+
+def body(n: int) -> bytes:
+    return msgspec.json.encode(Number(n))
+
+
+async def test_queues_come_and_go_while_running(queues: Queues, amqp_url: str) -> None:
+    pipeline = Changing()
+    for name in ("a", "b"):
+        await queues.fill(name, [body(1)])
+
+    async with running(pipeline, amqp_url) as runner:
+        await pipeline.send.send(["a"])
+        await until(lambda: pipeline.seen == [("a", 1)])
+        await pipeline.send.send(["b"])
+        await until(lambda: ("b", 1) in pipeline.seen)
+        await until(lambda: runner.metrics.consumer_up == {"a": False, "b": True})
+        await queues.fill("a", [body(2)])
+        await queues.fill("b", [body(2)])
+        await until(lambda: ("b", 2) in pipeline.seen)
+
+    assert await queues.drain("a") == [body(2)]
+    assert runner.account.delivered == runner.account.received == 3
+    assert runner.metrics.connected is False
+
+
+async def test_a_deleted_queue_touches_no_other_and_comes_back(queues: Queues, amqp_url: str) -> None:
+    pipeline = Changing()
+
+    async with running(pipeline, amqp_url) as runner:
+        await pipeline.send.send(["a", "b"])
+        await until(lambda: runner.unready() is None)
+        await queues.channel.queue_delete("b")
+        await until(lambda: runner.unready() is not None)
+        told = str(runner.unready())
+        await queues.fill("a", [body(1)])
+        await until(lambda: ("a", 1) in pipeline.seen)
+
+    assert told.startswith("changing: 1 of 2 queues wait: The")
+    assert runner.metrics.reconnects["cancelled"] == 1
+    assert runner.metrics.reconnects["lost"] == 0
+    assert runner.account.delivered == 1
+
+
+async def test_a_queue_that_is_missing_at_start_touches_no_other(queues: Queues, amqp_url: str) -> None:
+    pipeline = Changing()
+    await queues.fill("a", [body(1)])
+
+    async with running(pipeline, amqp_url) as runner:
+        await pipeline.send.send(["missing", "a"])
+        await until(lambda: pipeline.seen == [("a", 1)])
+        told = str(runner.unready())
+
+    assert "1 of 2 queues wait: The queue missing does not exist" in told
+
+
+async def test_without_any_queue_the_set_up_is_wrong(amqp_url: str) -> None:
+    pipeline = Changing()
+
+    with pytest.RaisesGroup(NotFound, flatten_subgroups=True):
+        async with running(pipeline, amqp_url):
+            await pipeline.send.send(["missing", "absent"])
+            await anyio.sleep_forever()
+
+
+async def test_what_waits_too_long_for_its_target_goes_back_and_one_message_probes(
+    queues: Queues, amqp_url: str, rabbitmq: RabbitMQControl, vhost: str
+) -> None:
+    """F41: no attempt is spent, the broker keeps the rest, and afterwards everything is delivered."""
+    pipeline = Changing()
+    pipeline.down = True
+    await queues.fill("a", [body(n) for n in range(50)])
+
+    async def one_is_unacknowledged() -> bool:
+        lengths = await rabbitmq.queue_lengths(vhost)
+        return lengths["a"] == QueueLength(ready=49, unacknowledged=1)
+
+    async with running(pipeline, amqp_url, longest_hold=0.5) as runner:
+        await pipeline.send.send(["a", "b"])
+        await eventually(one_is_unacknowledged)
+        await queues.fill("b", [body(99)])
+        pipeline.down = False
+        await until(lambda: len(pipeline.seen) == 51)
+
+    account = runner.account
+    assert sorted(n for _, n in pipeline.seen) == [*range(50), 99]
+    assert (account.delivered, account.retrying, account.parked, account.open) == (51, 0, 0, 0)
+    assert runner.metrics.accounts["a"].returned >= 49
