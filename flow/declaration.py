@@ -18,6 +18,7 @@ Check = Callable[[str, object], None]
 """Takes the full name of an option and its value; raises `ConfigError` with one sentence."""
 
 NEAR = 0.85  # how alike a name must be to count as a misspelt one: `batch` is not `batcher`
+SPOOL = "spool:"
 LATER = {"claim"}
 """Names that a later version gives a meaning: ignoring them would break what they promise."""
 
@@ -80,6 +81,12 @@ def _one_of(*values: str | None) -> Check:
     return check
 
 
+def _park(name: str, value: object) -> None:
+    spool = isinstance(value, str) and value.startswith(SPOOL) and len(value) > len(SPOOL)
+    if value not in ("queue", "loop") and not spool:
+        raise ConfigError(f"{name} must be 'queue' or 'loop' or 'spool:FOLDER', got {shown(value)}")
+
+
 OPTIONS: Mapping[str, Check] = {
     "queue": _queue,
     "name": _text,
@@ -94,7 +101,7 @@ OPTIONS: Mapping[str, Check] = {
     "batch_timeout": seconds,
     "retry_delay": seconds,
     "max_body": whole,
-    "park": _one_of("queue", "loop"),
+    "park": _park,
     "dead_letter": _one_of("assume", "refuse", None),
 }
 """Every option and its check."""

@@ -80,6 +80,7 @@ class Message(Generic[B]):
     __slots__ = (
         "_properties",
         "_record_id",
+        "alone",
         "body",
         "decision",
         "header",
@@ -117,6 +118,7 @@ class Message(Generic[B]):
         self.received_at = received_at  # monotonic seconds
         self.state = State.WAITING
         self.partition: int | None = None  # with `partition_key`: which worker and whose batches it is for
+        self.alone = False  # suspected of crashing the worker: not to be batched with others
         self.held = 0  # how often it was held here for another attempt
         self.decision: Decision | None = None
         self.occurred_at: datetime | None = None  # the record's own time, set by the codec

@@ -68,9 +68,10 @@ class Pipeline(Generic[In, Out]):
     Defaults to 30."""
     max_body: int = 1 << 20
     """Most bytes of a body; larger ones are not taken and stay in the retry loop. Defaults to 1 MiB."""
-    park: Literal["queue", "loop"] = "queue"
+    park: str = "queue"
     """Where hopeless messages go: "queue" publishes them to the park, "loop" rejects them again and again,
-    for accounts that may not publish. Defaults to "queue"."""
+    and "spool:FOLDER" writes each to a file there, which `flow dead load` brings to the park. The last two
+    are for accounts that may not publish. Defaults to "queue"."""
     dead_letter: Literal["assume", "refuse"] | None = None
     """Whether rejecting is safe because the queue has a dead-letter exchange: "assume" it, or "refuse" to
     reject, and hold the message instead. None: assumed for queues that flow sets up, else refused."""

@@ -3,6 +3,7 @@
 import logging
 import random
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,12 +13,15 @@ from flow.broker.backoff import Backoff
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
+from flow.declaration import SPOOL
 from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled, PublishReturned
 from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.options import option
 from flow.parking import parked_headers
 from flow.pipeline import Pipeline
+from flow.plumbing.spool import Spool
+from flow.records.starts import Starts
 from flow.stages.engine import Engine
 from flow.subscription import Subscription
 from flow.topology import PARK_EXCHANGE, has_retry_loop
@@ -39,6 +43,8 @@ class RunOptions:
     """Seconds between two tries while the set-up is wrong."""
     longest_hold: float = 600.0
     """Seconds after which messages that wait for a target that is down go back to their queue."""
+    state_dir: Path | None = None
+    """Where it is noted which suspect messages were started; None: crash loops are not guarded against."""
 
 
 class Runner:
@@ -47,6 +53,11 @@ class Runner:
     def __init__(
         self, pipeline: Pipeline[Any, Any], url: BrokerUrl, options: RunOptions | None = None
     ) -> None:
+        """Prepare to run *pipeline*.
+
+        Raises:
+            ConfigError: the spool or the folder for the state cannot be written.
+        """
         self.pipeline = pipeline
         self.options = options or RunOptions()
         self.metrics = PipelineMetrics(pipeline.name, list(pipeline.batchings()))
@@ -63,6 +74,10 @@ class Runner:
         self._consumed = False
         self._fault = "not connected yet"
         self._doubtful: set[str] = set()
+        self._spool = None
+        if pipeline.park.startswith(SPOOL):
+            self._spool = Spool(Path(pipeline.park.removeprefix(SPOOL)))
+        self._starts = None if self.options.state_dir is None else Starts(self.options.state_dir)
         self._subscription: Subscription | None = None
 
     @property
@@ -117,7 +132,14 @@ class Runner:
             self.stop()
 
     async def _work(self) -> None:
-        engine = Engine(self.pipeline, self.metrics, self._park, rejectable=self._rejectable)
+        if self._starts is None:
+            log.info(
+                "%s: messages that crash the process are not guarded against without FLOW_STATE_DIR",
+                self.pipeline.name,
+            )
+        engine = Engine(
+            self.pipeline, self.metrics, self._park, rejectable=self._rejectable, journal=self._starts
+        )
         self._gauges(engine)
         subscription = Subscription(self.pipeline, engine, longest_hold=self.options.longest_hold)
         self._subscription = subscription
@@ -234,6 +256,9 @@ class Runner:
 
     async def _park(self, message: Message[Any], reason: str) -> None:
         headers = parked_headers(message, reason, self.pipeline.name, datetime.now(UTC))
+        if self._spool is not None:
+            await self._spool.put(message.queue, headers, message.raw)
+            return
         published = self.metrics.published
         try:
             await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)

@@ -63,8 +63,11 @@ async def nothing_async(self: object, message: object) -> None:
         ("batch_timeout", "60", "must be a number of seconds above 0, got '60'"),
         ("retry_delay", -1, "must be a number of seconds above 0, got -1"),
         ("max_body", 0, "must be a whole number of at least 1, got 0"),
-        ("park", "spool", "must be 'queue' or 'loop', got 'spool'"),
-        ("park", None, "must be 'queue' or 'loop', got None"),
+        ("park", "spool", "must be 'queue' or 'loop' or 'spool:FOLDER', got 'spool'"),
+        ("park", "spool:", "must be 'queue' or 'loop' or 'spool:FOLDER', got 'spool:'"),
+        ("park", None, "must be 'queue' or 'loop' or 'spool:FOLDER', got None"),
+        ("blocking", 1, "must be True or False, got 1"),
+        ("prepare_size", 0, "must be a whole number of at least 1, got 0"),
         ("dead_letter", True, "must be 'assume' or 'refuse' or None, got True"),
     ],
 )

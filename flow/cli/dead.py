@@ -11,6 +11,7 @@ import anyio
 import click
 import msgspec
 
+from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
 from flow.cli.errors import FAILED, say
 from flow.cli.masking import masked, printable, revealed
@@ -20,6 +21,7 @@ from flow.cli.table import table
 from flow.parking import Parked
 from flow.plumbing.dead import Look, Selection, replay, visit
 from flow.plumbing.park import WINDOW
+from flow.plumbing.spool import load, spooled
 
 UNKNOWN = "no parked message has the id {}: `flow dead list` tells the ids"
 
@@ -139,6 +141,37 @@ def export(path: Path, url: BrokerUrl, queue: str | None) -> None:
             raise
     click.echo(f"exported {len(look.found)} of {look.waiting} parked messages")
     sys.exit(FAILED if tell_unseen(look) else 0)
+
+
+@dead.command("load")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@amqp_url
+def load_(folder: Path, url: BrokerUrl) -> None:
+    """Bring what pipelines with park = "spool:FOLDER" wrote to FOLDER into the park.
+
+    Each file is deleted once the broker has confirmed its message; if this command is interrupted, a message
+    may be in both places, never in none.
+    """
+    files, loaded = spooled(folder), 0
+
+    def count() -> None:
+        nonlocal loaded
+        loaded += 1
+
+    async def publish() -> list[str]:
+        publisher = Publisher(url, name="flow dead load")
+        try:
+            return await load(files, publisher, count)
+        finally:
+            await publisher.close()
+
+    try:
+        odd = anyio.run(publish)
+    finally:
+        click.echo(f"loaded {loaded} of {len(files)} messages")
+    for sentence in odd:
+        say(printable(sentence))
+    sys.exit(FAILED if odd else 0)
 
 
 def show(rows: Sequence[Parked]) -> None:

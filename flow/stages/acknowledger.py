@@ -32,11 +32,13 @@ class Acknowledger:
         hold: Callable[[Message[Any], float], bool],
         keep: Callable[[Message[Any]], None],
         rejectable: Callable[[str], bool],
+        ended: Callable[[Message[Any]], None],
     ) -> None:
         """Take *park*, *hold* and *keep*, which carry out what is more than a verb at the broker.
 
         *hold* keeps a message for another attempt and returns False when it must be rejected now. *keep*
-        does so in place of every rejection from a queue that is not *rejectable*.
+        does so in place of every rejection from a queue that is not *rejectable*. *ended* is told the end of
+        each message that was worked alone.
         """
         self._pipeline = pipeline
         self._metrics = metrics
@@ -45,6 +47,7 @@ class Acknowledger:
         self._hold = hold
         self._keep = keep
         self._rejectable = rejectable
+        self._ended = ended
         self._observed = type(pipeline).handle_failed is not Pipeline.handle_failed
 
     def delivered(self, messages: Sequence[Message[Any]]) -> None:
@@ -57,6 +60,8 @@ class Acknowledger:
             if message.state is not State.RUNNING:
                 continue
             message.decision = DELIVERED
+            if message.alone:
+                self._ended(message)
             origin = message.origin
             if not origin.alive:
                 self._stale(message)
@@ -121,6 +126,8 @@ class Acknowledger:
         if message.state not in (State.RUNNING, State.HELD):
             return
         message.decision = decision
+        if message.alone:
+            self._ended(message)
         origin = message.origin
         if not origin.alive:
             self._stale(message)
@@ -148,6 +155,8 @@ class Acknowledger:
         """Return *message* to its queue unfinished."""
         if message.state in (State.SETTLED, State.STALE, State.DECIDED):
             return
+        if message.alone:
+            self._ended(message)
         origin = message.origin
         if origin.alive:
             message.state = State.SETTLED

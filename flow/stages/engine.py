@@ -25,6 +25,7 @@ from flow.stages.parker import Park, Parker
 from flow.stages.processor import Processor
 from flow.stages.recall import Recall
 from flow.stages.router import Router
+from flow.stages.suspects import Journal, Suspects
 from flow.stages.threads import Threads
 
 
@@ -39,10 +40,12 @@ class Engine:
         clock: Clock | None = None,
         *,
         rejectable: Callable[[str], bool] = lambda _: True,
+        journal: Journal | None = None,
     ) -> None:
         """Take *park*, which returns once a copy of a hopeless message is safe in the park.
 
         A queue that is not *rejectable* may drop what is rejected: it is held and tried again here instead.
+        The *journal* guards against messages that kill the process.
         """
         clock = clock or LoopClock()
         batchings = pipeline.batchings()
@@ -59,6 +62,7 @@ class Engine:
             clock, pipeline.retry_delay, again=self._again, reject=self._reject, early=self._early
         )
         self._rejectable = rejectable
+        suspects = Suspects(journal)
         self.acknowledger = Acknowledger(
             pipeline,
             metrics,
@@ -67,18 +71,18 @@ class Engine:
             hold=self._holder.hold,
             keep=self._holder.keep,
             rejectable=rejectable,
+            ended=suspects.ended,
         )
         self._parker = Parker(park, self.acknowledger.settle, clock, loop=pipeline.park == "loop")
         self._pace = Pace(pipeline.rate_limit, metrics, clock)
-        self._threads = None
-        if pipeline.blocking:
-            slots = sum(one.concurrency for one in batchings.values())
-            self._threads = Threads(pipeline.concurrency + slots, pipeline.name)
+        slots = pipeline.concurrency + sum(one.concurrency for one in batchings.values())
+        self._threads = Threads(slots, pipeline.name) if pipeline.blocking else None
         self.deliverers = {name: self._deliverer(name, one, clock) for name, one in batchings.items()}
         self._processor = Processor(
             pipeline,
             Codec(pipeline.message_types(), max_size=pipeline.max_body),
             Recall(self.memory, self.acknowledger),
+            suspects,
             self.acknowledger,
             self._pace,
             metrics,

@@ -8,6 +8,7 @@ from flow.pipeline import Pipeline
 from flow.stages.guard import Guard
 from flow.stages.intake import Intake
 from flow.stages.recall import Recall
+from flow.stages.suspects import Suspects
 
 
 class Preparer:
@@ -18,17 +19,20 @@ class Preparer:
         pipeline: Pipeline[Any, Any],
         decode: Callable[[Message[Any]], None],
         recall: Recall,
+        suspects: Suspects,
         unfit: dict[Message[Any], Exception],
     ) -> None:
         """Take *unfit*, where the error of a message goes that cannot be decoded."""
         self._pipeline = pipeline
         self._decode = decode
         self._recall = recall
+        self._suspects = suspects
         self._unfit = unfit
 
     def chunk(self, intake: Intake) -> list[Message[Any]]:
         """Take the next chunk from *intake*, decoded; what cannot be is left to its worker to tell."""
-        chunk, guard = [], Guard()
+        chunk: list[Message[Any]] = []
+        guard = Guard()
         for message in intake.chunk():
             if message.state is not State.WAITING:
                 continue
@@ -43,6 +47,12 @@ class Preparer:
             if message in self._unfit:
                 message.state = State.WAITING
                 intake.prepared.put([message])
+            elif message.redelivered and self._suspects.suspect(message):
+                if not chunk:
+                    return [message]
+                message.state = State.WAITING
+                intake.received.put_first(message)
+                return chunk
             else:
                 chunk.append(message)
         return chunk
@@ -51,6 +61,8 @@ class Preparer:
         """Prepare *chunk*; return what went wrong."""
         guard = Guard()
         with guard:
+            if chunk[0].redelivered and self._suspects.suspect(chunk[0]):
+                await self._suspects.admit(chunk[0])
             prepared = await self._pipeline.prepare_messages(chunk)
             for message in chunk:
                 message.prepared = prepared

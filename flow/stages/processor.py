@@ -23,6 +23,7 @@ from flow.stages.pace import Pace
 from flow.stages.preparer import Preparer
 from flow.stages.recall import Recall
 from flow.stages.reception import Reception
+from flow.stages.suspects import Suspects
 
 TURN = 64  # messages a worker takes before it lets the rest of the loop run
 LARGE_HEADER = 16 * 1024  # bytes; decoding a larger one could block the loop for a tenth of a second
@@ -39,6 +40,7 @@ class Processor:
         pipeline: Pipeline[Any, Any],
         codec: Codec,
         recall: Recall,
+        suspects: Suspects,
         acknowledger: Acknowledger,
         pace: Pace,
         metrics: PipelineMetrics,
@@ -55,6 +57,7 @@ class Processor:
         self._pipeline = pipeline
         self._decode = codec.decode
         self._recall = recall
+        self._suspects = suspects
         self._acknowledger = acknowledger
         self._pace = pace
         self._metrics = metrics
@@ -71,7 +74,7 @@ class Processor:
         self._asynchronous = inspect.iscoroutinefunction(handle)
         self._preparer = None
         if type(pipeline).prepare_messages is not Pipeline.prepare_messages:
-            self._preparer = Preparer(pipeline, codec.decode, recall, self.reception.unfit)
+            self._preparer = Preparer(pipeline, codec.decode, recall, suspects, self.reception.unfit)
 
     @property
     def running(self) -> int:
@@ -152,6 +155,8 @@ class Processor:
                     await anyio.to_thread.run_sync(message.preload)
                 if plain:
                     decode(message)
+                if raw and message.redelivered and self._suspects.suspect(message):
+                    await self._suspects.admit(message)
                 if forward is None or down:
                     await self._pass(message, mark)
                 result = handle(message)

@@ -45,7 +45,9 @@ class Router:
             if living is None:
                 return  # its redelivery is handled again
             message = living
-        if (message.held or b"x-death" in message.header) and pipeline.retries.isolated(message.attempt):
+        if message.alone or (
+            (message.held or b"x-death" in message.header) and pipeline.retries.isolated(message.attempt)
+        ):
             deliverer.put_alone(message, key)
         else:
             deliverer.put(message, key, self._now(), weight)

@@ -13,6 +13,7 @@ from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
 from flow.message import Message
 from flow.plumbing.setup import set_up, topology_for
+from flow.plumbing.spool import Spool, spooled
 from flow.topology import DEAD_QUEUE
 from tests.cli.conftest import end_of, run_flow, start_flow, until_ready
 
@@ -258,3 +259,22 @@ async def test_a_missing_park_is_a_wrong_set_up(rabbitmq: Any, vhost: str) -> No
     assert ended.code == 78
     assert ended.err.startswith("flow: The queue system.dead was not found: run `flow setup`")
     assert len(ended.err.splitlines()) == 1
+
+
+async def test_a_spool_is_loaded_into_the_park_and_emptied(amqp_url: str, tmp_path: Path) -> None:
+    headers: dict[str, str | int] = {
+        "x-flow-queue": "acme.crm",
+        "x-flow-reason": "never",
+        "x-flow-attempts": 1,
+    }
+    spool = Spool(tmp_path / "spool")
+    await spool.put("acme.crm", headers, BODY)
+    await spool.put("acme.crm", headers, BODY + b" ")
+    await anyio.Path(tmp_path / "spool" / "odd.parked").write_bytes(b"{")
+
+    loaded = await run_flow("dead", "load", str(tmp_path / "spool"), url=amqp_url)
+
+    assert (loaded.code, loaded.out) == (1, "loaded 2 of 3 messages\n")
+    assert loaded.err.endswith("odd.parked holds no parked message; it stays where it is\n")
+    assert [(row["queue"], row["reason"]) for row in await rows(amqp_url)] == [("acme.crm", "never")] * 2
+    assert [path.name for path in spooled(tmp_path / "spool")] == ["odd.parked"]

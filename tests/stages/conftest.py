@@ -13,6 +13,7 @@ from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.pipeline import Pipeline
 from flow.stages.engine import Engine
+from flow.stages.suspects import Journal
 from tests.messages import ManualClock, MemoryOrigin
 
 
@@ -25,14 +26,18 @@ class Number(msgspec.Struct):
 class Line:
     """A pipeline between a queue in memory and a park in memory."""
 
-    def __init__(self, pipeline: Pipeline[Any, Any], prefetch: int, *, rejectable: bool) -> None:
+    def __init__(
+        self, pipeline: Pipeline[Any, Any], prefetch: int, *, rejectable: bool, journal: Journal | None
+    ) -> None:
         self.clock = ManualClock()
         self.origin = MemoryOrigin(getattr(pipeline, "queue", "numbers"), prefetch)
         self.metrics = PipelineMetrics(pipeline.name, list(pipeline.batchings()))
         self.metrics.account(self.origin.queue)
         self.parked: list[tuple[int, str]] = []
         self.park_fails = False
-        self.engine = Engine(pipeline, self.metrics, self._park, self.clock, rejectable=lambda _: rejectable)
+        self.engine = Engine(
+            pipeline, self.metrics, self._park, self.clock, rejectable=lambda _: rejectable, journal=journal
+        )
         self.engine.origins = [self.origin]
 
     async def _park(self, message: Message[Any], reason: str) -> None:
@@ -112,9 +117,13 @@ async def start() -> AsyncIterator[Start]:
     async with anyio.create_task_group() as tasks:
 
         async def begin(
-            kind: type[Pipeline[Any, Any]], prefetch: int = 1000, *, rejectable: bool = True
+            kind: type[Pipeline[Any, Any]],
+            prefetch: int = 1000,
+            *,
+            rejectable: bool = True,
+            journal: Journal | None = None,
         ) -> Line:
-            line = Line(kind(), prefetch, rejectable=rejectable)
+            line = Line(kind(), prefetch, rejectable=rejectable, journal=journal)
             tasks.start_soon(line.engine.run)
             await quiet()
             return line

@@ -1,0 +1,42 @@
+"""Writing small files so that they are there, whole, after a crash."""
+
+import os
+from pathlib import Path
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write *content* to *path*, for its owner's eyes only, and return once the disk has it.
+
+    A reader sees all of it or nothing.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def usable_folder(path: Path) -> None:
+    """Make the folder *path* if there is none, and see that files can be written there.
+
+    Raises:
+        OSError: they cannot.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    probe = path / f".probe.{os.getpid()}"
+    probe.touch()
+    probe.unlink()

@@ -1,0 +1,54 @@
+"""Which suspect messages were started and have no outcome yet, in a folder: it survives what kills us."""
+
+import time
+from hashlib import blake2b
+from pathlib import Path
+
+import anyio.to_thread
+
+from flow.errors import ConfigError
+from flow.records.files import usable_folder, write_durably
+
+KEPT = 30 * 86_400.0  # seconds; by then a message has come to its end elsewhere
+
+
+class Starts:
+    """One small file for each suspect message that is being worked, with the number of its starts."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep the files in *folder*, which workers of one machine may share.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        try:
+            usable_folder(folder)
+        except OSError as error:
+            raise ConfigError(f"the folder {folder} cannot be written: {error.strerror}") from error
+        self._folder = folder
+        for path in folder.glob("*.started"):
+            if time.time() - path.stat().st_mtime > KEPT:
+                path.unlink(missing_ok=True)
+
+    async def started(self, identity: object) -> int:
+        """Note that the message called *identity* is started; return how often it was, without an outcome.
+
+        Raises:
+            OSError: it cannot be noted.
+        """
+        return await anyio.to_thread.run_sync(self._started, self._path(identity))
+
+    def ended(self, identity: object) -> None:
+        """Note that the message called *identity* has an outcome, whatever it is."""
+        self._path(identity).unlink(missing_ok=True)
+
+    def _started(self, path: Path) -> int:
+        try:
+            earlier = int(path.read_bytes() or b"0")
+        except FileNotFoundError:
+            earlier = 0
+        write_durably(path, b"%d" % (earlier + 1))
+        return earlier
+
+    def _path(self, identity: object) -> Path:
+        return self._folder / f"{blake2b(repr(identity).encode(), digest_size=16).hexdigest()}.started"

@@ -1,0 +1,73 @@
+"""Messages that may have crashed the worker: worked alone, and parked when they do it again."""
+
+import logging
+from typing import Any, Protocol
+
+from flow.errors import DecodeError
+from flow.message import Message
+from flow.outcome import Reject
+
+SUSPICIOUS = 3  # deliveries without an outcome; planned restarts count too, so this alone proves nothing
+CRASHES = 2  # starts that had no outcome, after which a message is not started again
+
+log = logging.getLogger("flow")
+
+
+class Journal(Protocol):
+    """A durable note of what was started."""
+
+    async def started(self, identity: object) -> int:
+        """Note that the message called *identity* is started; return how often it was, without an outcome.
+
+        Raises:
+            OSError: it cannot be noted.
+        """
+
+    def ended(self, identity: object) -> None:
+        """Note that the message called *identity* has an outcome."""
+
+
+class Suspects:
+    """Guards against messages that kill the process, on queues that count deliveries (quorum queues)."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        """Take the *journal*; without one nothing is guarded."""
+        self._journal = journal
+        self._identities: dict[Message[Any], object] = {}
+
+    def suspect(self, message: Message[Any]) -> bool:
+        """Tell whether *message* was delivered so often without an outcome that it is to be worked alone."""
+        if self._journal is None or b"x-delivery-count" not in message.header:
+            return False
+        try:
+            count = message.headers.get("x-delivery-count")
+        except DecodeError:
+            return False
+        return isinstance(count, int) and count >= SUSPICIOUS
+
+    async def admit(self, message: Message[Any]) -> None:
+        """Note that the suspect *message* is started.
+
+        Raises:
+            Reject: it was started too often without coming to an end.
+        """
+        assert self._journal is not None
+        identity = message.identity()
+        known = identity in self._identities.values()  # it waited, or came again, and was started here before
+        self._identities[message] = identity
+        message.alone = True
+        if known:
+            return
+        try:
+            crashes = await self._journal.started(identity)
+        except OSError as error:
+            log.error("crash loops are not guarded now: the state folder fails (%s)", error.strerror)
+            return
+        if crashes >= CRASHES:
+            raise Reject(f"crashed the worker: it was started {crashes} times and came to no end")
+
+    def ended(self, message: Message[Any]) -> None:
+        """Note that *message*, worked alone, has come to an end, whatever became of it."""
+        identity = self._identities.pop(message, None)
+        if identity is not None and self._journal is not None:
+            self._journal.ended(identity)

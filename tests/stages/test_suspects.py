@@ -1,0 +1,138 @@
+"""Messages that were delivered again and again without an outcome: worked alone, then parked."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flow.batch import Batch
+from flow.batching import Batching
+from flow.errors import ConfigError
+from flow.message import Message, Properties
+from flow.outcome import Unavailable
+from flow.pipeline import Pipeline
+from flow.records.starts import Starts
+from tests.broker.queues import until
+from tests.messages import MemoryOrigin
+from tests.stages.conftest import Line, Number, Start, quiet
+
+pytestmark = pytest.mark.anyio
+
+
+class Numbers(Pipeline[Number, int]):
+    """Keeps the batches it is given; a `down` target does not work."""
+
+    queue = "numbers"
+    batching = Batching(size=10, timeout=0.2)
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.batches: list[list[int]] = []
+        self.down = False
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        return message.body.n
+
+    async def handle_batch(self, batch: Batch[int]) -> None:
+        if self.down:
+            raise Unavailable("closed", after=1.0)
+        self.batches.append(batch.bodies)
+
+
+class Prepared(Numbers):
+    """Prepares chunks as well."""
+
+    queue = "numbers"
+
+    async def prepare_messages(self, messages: Any) -> list[int]:
+        return [message.body.n for message in messages]
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        assert message.body.n in message.prepared
+        assert message.body.n < 50 or len(message.prepared) == 1
+        return message.body.n
+
+
+def delivery(origin: MemoryOrigin, n: int, deliveries: int) -> Message[Any]:
+    """Make a delivery that a quorum queue has handed out *deliveries* times before."""
+    message = origin.message({"n": n}, redelivered=deliveries > 0)
+    message.header += b"x-delivery-count" + n.to_bytes(4, "big")
+    origin.given[message.header] = Properties(headers={"x-delivery-count": deliveries})
+    return message
+
+
+async def received(line: Line, *messages: Message[Any]) -> None:
+    line.engine.receive(list(messages))
+    await quiet()
+    await until(lambda: not line.engine.running)  # the folder is written in a thread
+    await line.advance(0.2)
+
+
+@pytest.mark.parametrize("kind", [Numbers, Prepared])
+async def test_a_suspect_is_batched_alone(start: Start, tmp_path: Path, kind: type[Numbers]) -> None:
+    line = await start(kind, journal=Starts(tmp_path))
+    pipeline: Any = line.engine.pipeline
+    origin = line.origin
+
+    await received(line, *(delivery(origin, n, count) for n, count in ((1, 0), (2, 2), (53, 3), (4, 0))))
+
+    assert sorted(pipeline.batches) == [[1, 2, 4], [53]]
+    assert os.listdir(tmp_path) == []
+
+
+async def test_what_crashed_the_worker_twice_is_parked(start: Start, tmp_path: Path) -> None:
+    """The count alone parks nothing: it is the starts without an outcome that count."""
+    line = await start(Numbers, journal=Starts(tmp_path))
+    identity = delivery(MemoryOrigin(), 1, 3).identity()
+    for earlier in range(2):
+        assert await Starts(tmp_path).started(identity) == earlier  # and then the process was killed
+
+    await received(line, delivery(line.origin, 1, 5), delivery(line.origin, 2, 5))
+
+    assert line.parked == [(1, "crashed the worker: it was started 2 times and came to no end")]
+    assert line.account == {"received": 2, "delivered": 1, "parked": 1}
+    assert os.listdir(tmp_path) == []
+
+
+async def test_waiting_for_a_target_is_no_crash(start: Start, tmp_path: Path) -> None:
+    line = await start(Numbers, journal=Starts(tmp_path))
+    pipeline: Any = line.engine.pipeline
+    pipeline.down = True
+    await received(line, delivery(line.origin, 1, 3))
+    for _ in range(5):
+        await line.advance(1.0)
+    pipeline.down = False
+
+    await line.advance(1.0)
+
+    assert pipeline.batches == [[1]]
+    assert line.account == {"received": 1, "delivered": 1}
+
+
+async def test_what_a_drain_gives_back_has_crashed_nothing(start: Start, tmp_path: Path) -> None:
+    line = await start(Numbers, journal=Starts(tmp_path))
+    pipeline: Any = line.engine.pipeline
+    pipeline.down = True
+    await received(line, delivery(line.origin, 1, 3))
+
+    await line.engine.drain(0.2)
+
+    assert line.released == [1]
+    assert os.listdir(tmp_path) == []
+
+
+async def test_without_a_journal_nobody_is_a_suspect(start: Start) -> None:
+    line = await start(Numbers)
+    pipeline: Any = line.engine.pipeline
+
+    await received(line, delivery(line.origin, 1, 9), delivery(line.origin, 2, 0))
+
+    assert pipeline.batches == [[1, 2]]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigError, match=r"the folder .*/file/state cannot be written: Not a directory"):
+        Starts(tmp_path / "file" / "state")
