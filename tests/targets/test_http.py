@@ -4,6 +4,7 @@ import asyncio
 import logging
 import ssl
 import sys
+from datetime import UTC, datetime
 
 import pytest
 import trustme
@@ -66,10 +67,28 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("0", 0.0), ("120", 120.0), ("", None), ("-1", None), ("1.5", None), ("soon", None), ("²", None)],
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        ("3601", 3600.0),
+        ("9" * 400, 3600.0),
+        ("Wed, 21 Oct 2026 07:28:30 GMT", 30.0),
+        ("Wednesday, 21-Oct-26 07:28:30 GMT", 30.0),
+        ("Wed Oct 21 07:28:30 2026", 30.0),
+        ("Wed, 21 Oct 2026 09:29:00 +0200", 60.0),
+        ("Wed, 21 Oct 2026 07:27:00 GMT", 0.0),
+        ("Thu, 21 Oct 2027 07:28:00 GMT", 3600.0),
+        ("Wed, 32 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None),
+        ("", None),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("²", None),
+    ],
 )
-def test_retry_after_is_read_as_whole_seconds_only(text: str, wanted: float | None) -> None:
-    assert seconds(text) == wanted
+def test_retry_after_is_seconds_or_a_date_and_an_hour_at_most(text: str, wanted: float | None) -> None:
+    assert seconds(text, datetime(2026, 10, 21, 7, 28, tzinfo=UTC)) == wanted
 
 
 async def test_an_answer_without_end_is_given_up() -> None:
