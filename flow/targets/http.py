@@ -45,7 +45,7 @@ class HttpTarget:
         """
         self.name = name
         self.timeout = timeout
-        self._http = client(name, url, token)
+        self._http = client(name, url, token, timeout)
 
     async def __aenter__(self) -> "HttpTarget":
         await self._http.__aenter__()
@@ -121,24 +121,32 @@ async def exchange(
     """Make one call of *timeout* seconds in all, and yield the answer, of which nothing is read yet.
 
     Raises:
-        Unavailable: *name* is away.
+        Unavailable: *name* is away: nothing was sent.
         Retry: the call broke off or took too long; it may have had effect.
     """
     import httpx2
 
+    sent = False
+
+    async def trace(event: str, _: object) -> None:
+        nonlocal sent
+        sent = sent or event.startswith("http11.send_request")
+
     try:
         with anyio.fail_after(timeout):  # in all; httpx2 would count from each byte to the next
-            async with http.stream(method, url, **call) as response:
+            async with http.stream(method, url, extensions={"trace": trace}, **call) as response:
                 yield response
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         why = str(error) or type(error).__name__
         raise Unavailable(f"{name} cannot be reached: {why}") from None
     except (httpx2.HTTPError, TimeoutError) as error:
+        if not sent:
+            raise Unavailable(f"{name} cannot be reached: {type(error).__name__}") from None
         raise Retry(f"the call to {name} broke off ({type(error).__name__})") from None
 
 
-def client(name: str, url: str, token: Secret | None) -> "httpx2.AsyncClient":
-    """Return a client for everything under *url*.
+def client(name: str, url: str, token: Secret | None, timeout: float) -> "httpx2.AsyncClient":
+    """Return a client for everything under *url*, for calls of *timeout* seconds in all.
 
     Raises:
         ConfigError: the url is none, or httpx2 is not installed.
@@ -147,16 +155,19 @@ def client(name: str, url: str, token: Secret | None) -> "httpx2.AsyncClient":
     if token is not None and parsed.scheme == "http" and parsed.host not in LOOPBACK:
         log.warning("the token for %s travels unencrypted: its URL begins with http://", name)
     headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
-    return bare_client(base_url=parsed, headers=headers)
+    return bare_client(timeout, base_url=parsed, headers=headers)
 
 
-def bare_client(**options: Any) -> "httpx2.AsyncClient":
-    """Return a client that takes nothing from the environment, follows nothing and keeps no cookies."""
+def bare_client(timeout: float, **options: Any) -> "httpx2.AsyncClient":
+    """Return a client that takes nothing from the environment, follows nothing and keeps no cookies.
+
+    Connecting has a third of *timeout* for TCP and as much for TLS: that ends before the call does.
+    """
     import httpx2
 
-    timeout = httpx2.Timeout(None, connect=CONNECT)
+    limits = httpx2.Timeout(None, connect=min(CONNECT, timeout / 3))
     cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    return httpx2.AsyncClient(timeout=timeout, cookies=cookies, trust_env=False, **options)
+    return httpx2.AsyncClient(timeout=limits, cookies=cookies, trust_env=False, **options)
 
 
 def address(name: str, url: str) -> "httpx2.URL":

@@ -80,7 +80,7 @@ class WebhookTarget:
         self._transport = PinnedTransport(
             name, private=allow_private, context=authorities(name, cafile), resolve=resolve or resolved
         )
-        self._http = bare_client(transport=self._transport, headers={"User-Agent": "proca-flow"})
+        self._http = bare_client(timeout, transport=self._transport, headers={"User-Agent": "proca-flow"})
 
     async def __aenter__(self) -> "WebhookTarget":
         """Open it.
@@ -90,13 +90,13 @@ class WebhookTarget:
         """
         import httpx2
 
-        await self._http.__aenter__()
         try:
             await self._transport.addresses(self._url)
         except Unavailable as refused:
             raise ConfigError(refused.reason) from None
         except httpx2.TransportError:
             pass
+        await self._http.__aenter__()
         return self
 
     async def __aexit__(

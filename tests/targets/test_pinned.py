@@ -160,6 +160,25 @@ async def test_a_name_that_is_not_found_may_come(hooks_certificate: Certificate)
 
 
 @pytest.mark.anyio
+async def test_a_name_that_takes_all_the_time_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent: the receiver is away, and the call cannot have had effect."""
+    monkeypatch.setattr(pinned, "KEPT", 0.0)
+    slow = False
+
+    async def resolve(host: str, port: int) -> list[str]:
+        if slow:
+            await anyio.sleep_forever()
+        return ["127.0.0.1"]
+
+    url = "https://hooks.example.org/"
+    target = WebhookTarget("the hook", url, SECRET, timeout=0.2, allow_private=True, resolve=resolve)
+    async with target:
+        slow = True
+        with pytest.raises(Unavailable, match=r"^the hook cannot be reached: TimeoutError$"):
+            await target.send("a", b"1")
+
+
+@pytest.mark.anyio
 async def test_tls_verifies_the_name_and_not_the_address(hooks_certificate: Certificate) -> None:
     async with receiving(hooks_certificate) as receiver:
         for host in ("other.example.org", "127.0.0.1"):
