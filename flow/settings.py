@@ -22,6 +22,7 @@ from typing import (
     get_type_hints,
 )
 
+from flow.crypto import KeyStore
 from flow.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ class Settings:
     `prefix = "CRM"` and a field `url` are filled from the variable `CRM_URL`, or from the file that
     `CRM_URL_FILE` names, without the newline at its end. The file wins when both are set; an empty variable
     counts as not set. Fields are `str`, `int`, `float`, `bool` (true/false, yes/no, on/off, 1/0), `Secret`,
-    a `Literal`, or one of these `| None`; a field without a default must be set unless it may be None.
+    `KeyStore`, a `Literal`, or one of these `| None`; a field without a default must be set unless it may be
+    None.
     Settings are frozen and made with keywords; their repr shows names only.
     """
 
@@ -169,7 +171,8 @@ def _fields(cls: type[Settings]) -> Iterator[_Field]:
         choices = get_args(kind) if get_origin(kind) is Literal else ()
         if not (kind in READERS or choices) or any(type(one) not in (str, int) for one in choices):
             raise ConfigError(
-                f"{where} must be str, int, float, bool, Secret or a Literal, perhaps None, got {kind}"
+                f"{where} must be str, int, float, bool, Secret, KeyStore or a Literal, perhaps None, "
+                f"got {kind}"
             )
         bare = field.default is field.default_factory is dataclasses.MISSING
         variable = f"{getattr(cls, 'prefix', '')}_{field.name.upper()}"
@@ -193,7 +196,7 @@ def _read(cls: type[Settings], environment: Mapping[str, str]) -> tuple[dict[str
             except ConfigError as error:
                 wrong.append(str(error))
         elif field.needed:
-            also = f" (or {field.variable}_FILE)" if field.kind is Secret else ""
+            also = f" (or {field.variable}_FILE)" if field.kind in (Secret, KeyStore) else ""
             missing.append(f"{field.variable}{also}")
         elif field.optional:
             values[field.name] = None
@@ -227,8 +230,11 @@ def _value(field: _Field, source: str, text: str) -> object:
             it may be the secret itself, set by mistake.
     """
     file = source != field.variable
+    path = text
     if file:
-        text = _content(source, text)
+        text = _content(source, path)
+    if field.kind is KeyStore:
+        return _key_store(source, text, path if file else "")
     if field.choices:
         if text in field.choices:
             return field.choices[text]
@@ -256,6 +262,12 @@ def _content(source: str, path: str) -> str:
     return text
 
 
+def _key_store(source: str, text: str, path: str) -> KeyStore:
+    if path and Path(path).stat().st_mode & 0o004:
+        log.warning("everybody on this machine may read the key store %s: chmod o-rwx it", path)
+    return KeyStore.parse(text, f"the key store {path} of {source}" if path else f"the key store {source}")
+
+
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
@@ -277,5 +289,6 @@ READERS: Mapping[Any, tuple[Callable[[str], Any], str]] = {
     float: (_finite, "a number"),
     bool: (_truth, "true or false"),
     Secret: (Secret, "a text"),
+    KeyStore: (KeyStore.parse, "a key store"),
 }
 """How each type is read from a text, and what the text must be."""

@@ -11,6 +11,7 @@ import anyio
 import msgspec
 
 from flow import Batch, Batching, Message, Pipeline, Reject, Retries, Retry, Secret, Settings, Skip, schema
+from flow.crypto import KeyStore
 from flow.schema import ActionMessage, EventMessage, Privacy
 from flow.targets.http import HttpTarget
 
@@ -33,6 +34,7 @@ class CrmSettings(Settings):
     token: Secret
     mode: Mode = "all"
     timeout: float = 30.0  # seconds for one call
+    keys: KeyStore = KeyStore()  # CRM_KEYS_FILE: opens encrypted contacts
     test_url: str | None = None  # where test actions go; None: they are skipped
     test_token: Secret | None = None
 
@@ -106,7 +108,7 @@ class Crm(Pipeline[ActionMessage | EventMessage, Item]):
             return self.news(body, message.raw)
         if not WANTED[self.settings.mode](body.privacy or Privacy()):
             raise Skip(f"not wanted: the mode is {self.settings.mode}")
-        return item(f"action-{body.action_id}", body, body, subscribe=None)
+        return item(f"action-{body.action_id}", body, self.settings.keys.opened(body), subscribe=None)
 
     def news(self, body: EventMessage, raw: bytes) -> Item:
         """Return what an event means to the CRM; news of an address count in every mode."""
@@ -117,7 +119,8 @@ class Crm(Pipeline[ActionMessage | EventMessage, Item]):
         subscribe = SUBSCRIBE.get(privacy.email_status or "") if privacy else None
         if body.event_type != "email_status" or body.supporter is None or subscribe is None:
             raise Skip("nothing to tell the CRM")
-        return item(f"status-{hashlib.sha256(raw).hexdigest()}", body, body.supporter, subscribe)
+        supporter = self.settings.keys.opened(body.supporter)
+        return item(f"status-{hashlib.sha256(raw).hexdigest()}", body, supporter, subscribe)
 
     def batch_key(self, message: Message[Item]) -> Hashable:
         one = message.body
@@ -175,9 +178,6 @@ def item(
     subscribe: bool | None,
 ) -> Item:
     """Return what the CRM is told of *who*, under the idempotency key *name*."""
-    if who.personal_info is not None:
-        key = who.personal_info.encrypt_key
-        raise Retry(f"the contact is encrypted for key {key.id or key.public[:12]} and cannot be opened")
     if who.contact is None:
         raise Reject("it does not say who it is about")
     return Item(

@@ -112,8 +112,9 @@ async def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert line.account == {"received": 5, "delivered": 4, "skipped": 1}
 
 
-def test_the_shipped_pipeline_is_there() -> None:
+def test_the_shipped_pipelines_are_there() -> None:
     assert [cls.queue for cls in load("pipelines.crm")] == ["acme.crm"]
+    assert [cls.queue for cls in load("pipelines.webhook")] == ["acme.webhook"]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -198,11 +198,13 @@ def test_a_misspelt_variable_is_a_warning_when_nothing_is_missing(caplog: pytest
     [
         (
             {"__annotations__": {"tags": list[str]}},
-            "Broken.tags must be str, int, float, bool, Secret or a Literal, perhaps None, got list[str]",
+            "Broken.tags must be str, int, float, bool, Secret, KeyStore or a Literal, perhaps None, "
+            "got list[str]",
         ),
         (
             {"__annotations__": {"one": str | int}},
-            "Broken.one must be str, int, float, bool, Secret or a Literal, perhaps None, got str | int",
+            "Broken.one must be str, int, float, bool, Secret, KeyStore or a Literal, perhaps None, "
+            "got str | int",
         ),
         (
             {"__annotations__": {"one": "Unheard"}},

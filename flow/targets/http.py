@@ -1,9 +1,13 @@
 """A target that speaks JSON over HTTP; whatever goes wrong becomes a verdict in words of our own."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import msgspec
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CONNECT = 5.0  # seconds; then the target counts as away
 LARGEST = 16 << 20  # bytes of an answer
+LONGEST = 3600.0  # seconds of a Retry-After that are waited for
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 log = logging.getLogger(__name__)
@@ -40,7 +45,7 @@ class HttpTarget:
         """
         self.name = name
         self.timeout = timeout
-        self._http = client(name, url, token)
+        self._http = client(name, url, token, timeout)
 
     async def __aenter__(self) -> "HttpTarget":
         await self._http.__aenter__()
@@ -74,23 +79,13 @@ class HttpTarget:
             Retry: the call broke off, took too long, or the answer cannot be read; it may have had effect.
             Reject: the target refuses the body (400, 413, 422) and it is *alone*; else that is a Retry.
         """
-        import httpx2
-
         content = None if body is None else msgspec.json.encode(body)
         sent = {"Content-Type": "application/json", **(headers or {})}
-        try:
-            with anyio.fail_after(self.timeout):  # in all; httpx2 would count from each byte to the next
-                async with self._http.stream(
-                    method, path, content=content, params=params, headers=sent
-                ) as response:
-                    if not response.is_success:
-                        raise self._refused(response, alone)
-                    text = await self._text(response)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            why = str(error) or type(error).__name__
-            raise Unavailable(f"{self.name} cannot be reached: {why}") from None
-        except (httpx2.HTTPError, TimeoutError) as error:
-            raise Retry(f"the call to {self.name} broke off ({type(error).__name__})") from None
+        call = {"content": content, "params": params, "headers": sent}
+        async with exchange(self.name, self._http, self.timeout, method, path, **call) as response:
+            if not response.is_success:
+                raise self._refused(response, alone)
+            text = await self._text(response)
         try:
             return msgspec.json.decode(text, type=answer)
         except (ValueError, RecursionError):
@@ -105,7 +100,7 @@ class HttpTarget:
             case 401 | 403:
                 return Unavailable(f"{self.name} refuses the token ({status})")
             case 429 | 503:
-                return Unavailable(said, seconds(response.headers.get("Retry-After", "")))
+                return Unavailable(said, retry_after(response))
             case _ if status == 408 or status >= 500:
                 return Retry(said)
         return Unavailable(f"{said}: is the address right?")
@@ -119,11 +114,67 @@ class HttpTarget:
         return bytes(text)
 
 
-def client(name: str, url: str, token: Secret | None) -> "httpx2.AsyncClient":
-    """Return a client for everything under *url*.
+@asynccontextmanager
+async def exchange(
+    name: str, http: "httpx2.AsyncClient", timeout: float, method: str, url: str, **call: Any
+) -> "AsyncIterator[httpx2.Response]":
+    """Make one call of *timeout* seconds in all, and yield the answer, of which nothing is read yet.
+
+    Raises:
+        Unavailable: *name* is away: nothing was sent.
+        Retry: the call broke off or took too long; it may have had effect.
+    """
+    import httpx2
+
+    sent = False
+
+    async def trace(event: str, _: object) -> None:
+        nonlocal sent
+        sent = sent or event.startswith("http11.send_request")
+
+    try:
+        with anyio.fail_after(timeout):  # in all; httpx2 would count from each byte to the next
+            async with http.stream(method, url, extensions={"trace": trace}, **call) as response:
+                yield response
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        why = str(error) or type(error).__name__
+        raise Unavailable(f"{name} cannot be reached: {why}") from None
+    except (httpx2.HTTPError, TimeoutError) as error:
+        if not sent:
+            raise Unavailable(f"{name} cannot be reached: {type(error).__name__}") from None
+        raise Retry(f"the call to {name} broke off ({type(error).__name__})") from None
+
+
+def client(name: str, url: str, token: Secret | None, timeout: float) -> "httpx2.AsyncClient":
+    """Return a client for everything under *url*, for calls of *timeout* seconds in all.
 
     Raises:
         ConfigError: the url is none, or httpx2 is not installed.
+    """
+    parsed = address(name, url)
+    if token is not None and parsed.scheme == "http" and parsed.host not in LOOPBACK:
+        log.warning("the token for %s travels unencrypted: its URL begins with http://", name)
+    headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
+    return bare_client(timeout, base_url=parsed, headers=headers)
+
+
+def bare_client(timeout: float, **options: Any) -> "httpx2.AsyncClient":
+    """Return a client that takes nothing from the environment, follows nothing and keeps no cookies.
+
+    Connecting has a third of *timeout* for TCP and as much for TLS: that ends before the call does.
+    """
+    import httpx2
+
+    limits = httpx2.Timeout(None, connect=min(CONNECT, timeout / 3))
+    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx2.AsyncClient(timeout=limits, cookies=cookies, trust_env=False, **options)
+
+
+def address(name: str, url: str) -> "httpx2.URL":
+    """Return *url* taken apart; *name* is for the error.
+
+    Raises:
+        ConfigError: it is none, holds a secret, or httpx2 is not installed.
     """
     try:
         import httpx2
@@ -139,16 +190,21 @@ def client(name: str, url: str, token: Secret | None) -> "httpx2.AsyncClient":
         raise ConfigError(
             f"the URL of {name} must hold no user, password or query; a token has its own setting"
         )
-    if token is not None and parsed.scheme == "http" and parsed.host not in LOOPBACK:
-        log.warning("the token for %s travels unencrypted: its URL begins with http://", name)
-    return httpx2.AsyncClient(
-        base_url=parsed,
-        headers={} if token is None else {"Authorization": f"Bearer {token.reveal()}"},
-        timeout=httpx2.Timeout(None, connect=CONNECT),
-        trust_env=False,
-    )
+    return parsed
 
 
-def seconds(text: str) -> float | None:
-    """Return a Retry-After in seconds, or None for a date or anything else."""
-    return float(text) if text.isdecimal() else None
+def retry_after(response: "httpx2.Response") -> float | None:
+    """Return the seconds after which *response* asks to be called again, an hour at most, or None."""
+    return seconds(response.headers.get("Retry-After", ""), datetime.now(UTC))
+
+
+def seconds(text: str, now: datetime) -> float | None:
+    """Return a Retry-After, a number or an HTTP date, in seconds from *now*: 0 to 3600; else None."""
+    if text.isdecimal():
+        return min(float(text), LONGEST)
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    aware = date if date.tzinfo else date.replace(tzinfo=UTC)  # "-0000" says: UTC, from nowhere in particular
+    return min(max(0.0, (aware - now).total_seconds()), LONGEST)

@@ -1,10 +1,14 @@
 """What the CRM pipeline delivers, to whom, and as what."""
 
+import json
 import time
+from base64 import urlsafe_b64encode
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from nacl.public import Box, PrivateKey
 
 from flow.demo import signatures
 from flow.demo.crm_server import CrmServer
@@ -18,6 +22,10 @@ pytestmark = pytest.mark.anyio
 MODES = ["all", "with_consent", "opt_in", "double_opt_in"]
 KEYS = {"encryptKey": {"id": 3, "public": "cHVi"}, "signKey": {"id": 4, "public": "c2ln"}}
 ENCRYPTED = {"payload": "Y2FuYXJ5", "nonce": "bm9uY2U", **KEYS}
+
+
+def base64url(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 async def test_a_signature_arrives_with_contact_consent_page_and_campaign(crm: CrmServer, desk: Desk) -> None:
@@ -196,6 +204,44 @@ async def test_an_encrypted_contact_is_retried_and_names_its_key(crm: CrmServer,
     reason = "the contact is encrypted for key 3 and cannot be opened"
     assert [told(one) for one in verdicts] == [("Retry", reason)] * 2
     assert not crm.calls
+
+
+async def test_encrypted_contacts_are_opened_with_the_key_store(
+    crm: CrmServer, open_desk: OpenDesk, tmp_path: Path
+) -> None:
+    recipient, sender = PrivateKey.generate(), PrivateKey.generate()
+    sealed = Box(sender, recipient.public_key).encrypt(b'{"email": "ada@example.org", "phone": "1"}')
+    info = {
+        "payload": base64url(sealed.ciphertext),
+        "nonce": base64url(sealed.nonce),
+        "encryptKey": {"id": 3, "public": base64url(bytes(recipient.public_key))},
+        "signKey": {"id": 4, "public": base64url(bytes(sender.public_key))},
+    }
+    action, news, other = signature(7), signatures.email_status(8, "bounce"), signature(9)
+    action["contact"] = {"contactRef": "r7", "area": "AT"}
+    action["personalInfo"] = news["supporter"]["personalInfo"] = info
+    other["personalInfo"] = ENCRYPTED
+    keys = tmp_path / "keys.json"
+    keys.touch(0o600)
+    keys.write_text(
+        json.dumps({base64url(bytes(recipient.public_key)): {"private": base64url(bytes(recipient))}})
+    )
+
+    async with open_desk(keys_file=str(keys)) as desk:
+        opened, applied, unknown = await desk.deliver(action, news, other)
+
+    assert (opened, applied) == (None, None)
+    assert told(unknown)[0] == "Retry"
+    contact = crm.records.pop("action-7")["contact"]
+    assert {name: value for name, value in contact.items() if value} == {
+        "contactRef": "r7",
+        "area": "AT",
+        "email": "ada@example.org",
+        "phone": "1",
+    }
+    [record] = crm.records.values()
+    assert record["contact"]["email"] == "ada@example.org"
+    assert record["subscribe"] is False
 
 
 async def test_a_campaign_is_looked_up_once_until_it_changes(crm: CrmServer, desk: Desk) -> None:

@@ -90,7 +90,7 @@ async def test_the_key_of_a_call_is_repeated_by_a_redelivery_only(crm: CrmServer
     [
         (Faults(outage=True), Unavailable, "the CRM answered 503", None),
         (Faults(limited="17"), Unavailable, "the CRM answered 429", 17.0),
-        (Faults(limited="Wed, 21 Oct 2026 07:28:00 GMT"), Unavailable, "the CRM answered 429", None),
+        (Faults(limited="Wed, 21 Oct 2015 07:28:00 GMT"), Unavailable, "the CRM answered 429", 0.0),
         (Faults(limited="²"), Unavailable, "the CRM answered 429", None),
         (Faults(status=401), Unavailable, "the CRM refuses the token (401)", None),
         (Faults(status=403), Unavailable, "the CRM refuses the token (403)", None),

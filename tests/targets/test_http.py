@@ -4,6 +4,7 @@ import asyncio
 import logging
 import ssl
 import sys
+from datetime import UTC, datetime
 
 import pytest
 import trustme
@@ -14,6 +15,7 @@ from flow.errors import ConfigError
 from flow.outcome import Retry, Unavailable
 from flow.settings import Secret
 from flow.targets.http import LARGEST, HttpTarget, seconds
+from tests.targets.receiver import receiving
 
 pytestmark = pytest.mark.anyio
 
@@ -66,10 +68,28 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("0", 0.0), ("120", 120.0), ("", None), ("-1", None), ("1.5", None), ("soon", None), ("²", None)],
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        ("3601", 3600.0),
+        ("9" * 400, 3600.0),
+        ("Wed, 21 Oct 2026 07:28:30 GMT", 30.0),
+        ("Wednesday, 21-Oct-26 07:28:30 GMT", 30.0),
+        ("Wed Oct 21 07:28:30 2026", 30.0),
+        ("Wed, 21 Oct 2026 09:29:00 +0200", 60.0),
+        ("Wed, 21 Oct 2026 07:27:00 GMT", 0.0),
+        ("Thu, 21 Oct 2027 07:28:00 GMT", 3600.0),
+        ("Wed, 32 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None),
+        ("", None),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("²", None),
+    ],
 )
-def test_retry_after_is_read_as_whole_seconds_only(text: str, wanted: float | None) -> None:
-    assert seconds(text) == wanted
+def test_retry_after_is_seconds_or_a_date_and_an_hour_at_most(text: str, wanted: float | None) -> None:
+    assert seconds(text, datetime(2026, 10, 21, 7, 28, tzinfo=UTC)) == wanted
 
 
 async def test_an_answer_without_end_is_given_up() -> None:
@@ -77,6 +97,37 @@ async def test_an_answer_without_end_is_given_up() -> None:
         crm.faults = Faults(answer=LONG)
         with pytest.raises(Retry, match=r"^the CRM answered more than 16 MiB$"):
             await target.call("POST", "contacts", str, body=[])
+
+
+async def test_a_listener_that_never_speaks_tls_is_unavailable() -> None:
+    """Nothing was sent, so no attempt is spent."""
+    accepted: list[asyncio.StreamWriter] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with HttpTarget("the CRM", f"https://localhost:{port}", timeout=0.6) as target:
+            with pytest.raises(Unavailable, match=r"^the CRM cannot be reached: ConnectTimeout$"):
+                await target.call("GET", "contacts", str)
+        for writer in accepted:
+            await writer.wait_closed()
+
+
+async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with receiving() as proxy, receiving() as receiver:
+        receiver.says(200, content=b'"seen"')
+        for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        async with HttpTarget("the CRM", f"http://127.0.0.1:{receiver.port}") as target:
+            assert await target.call("GET", "", str) == "seen"
+
+        assert proxy.posts == []
 
 
 async def test_a_certificate_that_does_not_verify_lets_nothing_through() -> None:

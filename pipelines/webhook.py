@@ -1,0 +1,51 @@
+"""Delivers signatures and news to a webhook: one signed POST for each message, as docs/webhook.md says."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import ClassVar
+
+from flow import Message, Pipeline, Retries, Secret, Settings, Skip
+from flow.schema import ActionMessage, EventMessage
+from flow.targets.webhook import WebhookTarget
+
+
+class WebhookSettings(Settings):
+    """Where the receiver is: WEBHOOK_URL, WEBHOOK_SECRETS (or WEBHOOK_SECRETS_FILE) and so on."""
+
+    prefix: ClassVar = "WEBHOOK"
+    url: str
+    secrets: Secret  # several are separated by white space; each of them signs
+    timeout: float = 10.0  # seconds for one call
+    port: int | None = None  # allowed beside 443 and 8443
+    allow_private: bool = False  # also this machine and private networks, over http too
+    cafile: str | None = None  # authorities to trust instead of the machine's
+
+
+class Webhook(Pipeline[ActionMessage | EventMessage, None]):
+    """Tell a receiver what was signed, byte for byte as it is in the queue."""
+
+    queue = "acme.webhook"
+    retries = Retries(attempts=8)
+    settings: WebhookSettings
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        hook = self.settings
+        async with WebhookTarget(
+            "the webhook",
+            hook.url,
+            hook.secrets,
+            timeout=hook.timeout,
+            port=hook.port,
+            allow_private=hook.allow_private,
+            cafile=hook.cafile,
+        ) as self.receiver:
+            yield
+
+    async def handle_message(self, message: Message[ActionMessage | EventMessage]) -> None:
+        if message.body.action is not None and message.body.action.testing:
+            raise Skip("a test action")
+        # The same at every attempt, so that the receiver applies it once.
+        identifier = hashlib.sha256(message.raw).hexdigest()
+        await self.receiver.send(identifier, message.raw)
