@@ -34,8 +34,16 @@ unit: setup
 lock:
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
-bench: setup
-	$(BIN)/python benchmarks/throughput.py
+# FastStream needs another aiormq than flow's lock holds, so what is compared has an environment of its own.
+bench: .venv-bench/.ready
+	@PYTHON=.venv-bench/bin/python deploy/need-rabbitmq.sh
+	.venv-bench/bin/python benchmarks/throughput.py $(BENCH)
+
+.venv-bench/.ready: benchmarks/requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement benchmarks/requirements.lock
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
