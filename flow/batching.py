@@ -9,6 +9,10 @@ from flow.errors import ConfigError
 from flow.message import Message, State
 from flow.options import option, seconds, whole
 
+MUCH_SMALLER = (
+    4  # times; what is left of keys that are about equally frequent would split the acknowledgements
+)
+
 
 @option
 class Batching:
@@ -165,18 +169,22 @@ class Batcher:
     def starve(self, queue: str, enough: int) -> int:
         """Let the largest open batches go that hold messages of *queue*, until *enough* of them are released.
 
-        Returns how many are released; the oldest goes first among equals.
+        With them go all that are not much smaller; the oldest goes first among equals. Returns how many
+        messages are released.
         """
         sizes = {
             lane: sum([message.origin.queue == queue for message in lane.messages])
             for lane in self._lanes.values()
             if lane.messages and lane.due is None
         }
-        released = 0
+        released = smallest = 0
         for lane in sorted(sizes, key=sizes.__getitem__, reverse=True):
-            if released >= enough or not sizes[lane]:
+            size = sizes[lane]
+            if released < enough:
+                smallest = size
+            if not size or size * MUCH_SMALLER <= smallest:
                 break
-            released += sizes[lane]
+            released += size
             self._ready(lane, Trigger.STARVED)
         return released
 
