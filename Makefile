@@ -1,13 +1,14 @@
 # The two commands: `make demo` and `make test`. Both set everything up first.
 PYTHON ?= python3
 BIN := .venv/bin
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("flow needs Python 3.11 or newer; set PYTHON=python3.x") if sys.version_info < (3, 11) else None'
 
 .PHONY: demo test setup lint types unit lock bench clean
 
 setup: .venv/.ready
 
 .venv/.ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("flow needs Python 3.11 or newer; set PYTHON=python3.x") if sys.version_info < (3, 11) else None'
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -30,12 +31,24 @@ unit: setup
 	@deploy/need-rabbitmq.sh
 	$(BIN)/python -m pytest
 
-# Resolve the dependencies anew (needs uv on the PATH); the lock holds hashes and no addresses.
+# Resolve the dependencies anew (needs uv on the PATH); the locks hold hashes and no addresses.
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock:
-	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	$(LOCK) pyproject.toml --all-extras --group dev --output-file requirements.lock
+	$(LOCK) pyproject.toml benchmarks/requirements.in --extra fast --output-file benchmarks/requirements.lock
 
-bench: setup
-	$(BIN)/python benchmarks/throughput.py
+# FastStream needs another aiormq than flow's lock holds, so what is compared has an environment of its own.
+# `make bench BENCH="--rounds 1"` hands options on.
+bench: .venv-bench/.ready
+	@deploy/need-rabbitmq.sh
+	.venv-bench/bin/python benchmarks/throughput.py $(BENCH)
+
+.venv-bench/.ready: benchmarks/requirements.lock pyproject.toml
+	@$(NEW_ENOUGH)
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement benchmarks/requirements.lock
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -9,12 +9,14 @@ KINDS = ("ids", "action")
 
 
 def bodies(kind: str, keys: int) -> list[bytes]:
-    """Return the bodies of one *kind*, spread evenly over *keys* pairs of action page and organisation."""
+    """Return the bodies of one *kind* in no order, evenly of *keys* pairs of action page and organisation."""
     make = {"ids": ids, "action": action}[kind]
-    return [
+    made = [
         json.dumps(make(number, number % keys), separators=(",", ":"), ensure_ascii=False).encode()
         for number in range(DISTINCT)
     ]
+    random.Random(keys).shuffle(made)
+    return made
 
 
 def ids(number: int, key: int) -> dict[str, Any]:

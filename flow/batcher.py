@@ -6,39 +6,11 @@ from typing import Any
 
 from flow.batch import Batch, Trigger
 from flow.batching import Batching
+from flow.lane import Lane
 from flow.message import Message, State
 
-
-class Lane:
-    """What waits under one key: an open batch that still grows, and closed ones in order."""
-
-    __slots__ = (
-        "closed",
-        "due",
-        "key",
-        "messages",
-        "opened",
-        "partition",
-        "place",
-        "queue",
-        "queued",
-        "running",
-        "weight",
-    )
-
-    def __init__(self, place: Hashable, key: Hashable, message: Message[Any]) -> None:
-        """Begin with *message* the lane that the batcher finds by its *place*."""
-        self.place = place
-        self.key = key
-        self.queue = message.origin.queue
-        self.partition = message.partition
-        self.messages: list[Message[Any]] = []
-        self.weight = 0
-        self.opened = 0  # how many batches were opened: tells an old deadline from the present one
-        self.due: Trigger | None = None  # why the open batch may be taken
-        self.closed: deque[tuple[list[Message[Any]], Trigger]] = deque()
-        self.running = 0
-        self.queued = False  # waits for its turn
+# What is left of keys that are about equally frequent would split the acknowledgements.
+MUCH_SMALLER = 4  # times
 
 
 class Batcher:
@@ -164,20 +136,24 @@ class Batcher:
             self._ready(lane, Trigger.FLUSH)
 
     def starve(self, queue: str, enough: int) -> int:
-        """Let the largest open batches go that hold messages of *queue*, until *enough* of them are released.
+        """Let the largest open batches of *queue* go, until *enough* messages are released.
 
-        Returns how many are released; the oldest goes first among equals.
+        With them go all that are not much smaller; the oldest goes first among equals. Returns how many
+        messages are released.
         """
         sizes = {
             lane: len(lane.messages)
             for lane in self._lanes.values()
             if lane.messages and lane.due is None and lane.queue == queue
         }
-        released = 0
+        released = smallest = 0
         for lane in sorted(sizes, key=sizes.__getitem__, reverse=True):
-            if released >= enough:
+            size = sizes[lane]
+            if released < enough:
+                smallest = size
+            if size * MUCH_SMALLER <= smallest:
                 break
-            released += sizes[lane]
+            released += size
             self._ready(lane, Trigger.STARVED)
         return released
 

@@ -16,6 +16,7 @@ FLOORS = [
         "breaker",
         "batching",
         "batcher",
+        "lane",
         "memory",
         "topology",
         "parking",

@@ -294,13 +294,25 @@ def test_size_wins_over_flush() -> None:
 def test_starvation_releases_the_largest_until_enough() -> None:
     """Half of the window is freed by the largest batches, the oldest first among equals."""
     line = Line(size=100, timeout=60.0)
-    for key, count in (("a", 1), ("b", 3), ("c", 2), ("d", 2)):
+    for key, count in (("a", 1), ("b", 30), ("c", 20), ("d", 5)):
         line.add(range(count), key=key)
 
-    released = line.batcher.starve("numbers", 5)
+    released = line.batcher.starve("numbers", 45)
 
-    assert released == 5
-    assert [len(bodies) for bodies, trigger in line.all() if trigger == "starved"] == [3, 2]
+    assert released == 50
+    assert [len(bodies) for bodies, trigger in line.all() if trigger == "starved"] == [30, 20]
+
+
+def test_starvation_releases_also_what_is_not_much_smaller() -> None:
+    """Batches of about one size go together, as they would split the acknowledgements of the others."""
+    line = Line(size=100, timeout=60.0)
+    for key, count in (("a", 2), ("b", 12), ("c", 3), ("d", 8), ("e", 7)):
+        line.add(range(count), key=key)
+
+    released = line.batcher.starve("numbers", 15)
+
+    assert released == 30
+    assert [len(bodies) for bodies, trigger in line.all() if trigger == "starved"] == [12, 8, 7, 3]
 
 
 def test_isolated_messages_do_not_join_a_batch() -> None:

@@ -24,7 +24,7 @@ from flow.stages.guard import CallbackTimeout, Guard
 from flow.stages.mark import NOT_STARTED, Mark, Watchdog
 from flow.stages.pace import Pace
 
-TURN = 64  # messages a slot delivers before it lets the rest of the loop run
+TURN = 0.01  # seconds; a slot delivers that long before the rest of the loop runs and its settling is written
 
 
 class Deliverer:
@@ -150,7 +150,7 @@ class Deliverer:
 
     async def _stretch(self, mark: Mark[Batch[Any]]) -> None:
         """Work until the scope of *mark* is cancelled, by the watchdog or by a drain."""
-        guard, handed_on = Guard(), 0
+        guard, turn_ends = Guard(), self._clock.now() + TURN
         while not mark.scope.cancel_called:
             batch = self._take()
             if batch is None:
@@ -158,6 +158,7 @@ class Deliverer:
                 if not self._idle(self):
                     await self._bell.wait()
                     self._rung = False
+                    turn_ends = self._clock.now() + TURN
                 continue
             self.look()
             if self._pace.limited and not await self._paced(batch, mark):
@@ -170,10 +171,9 @@ class Deliverer:
             self._metrics.batch_seconds[self.name].observe(self._clock.now() - mark.since)
             await self._end(batch, mark, guard.error)
             mark.work = None
-            handed_on += len(batch)
-            if handed_on >= TURN:
-                handed_on = 0
+            if self._clock.now() >= turn_ends:
                 await asyncio.sleep(0)
+                turn_ends = self._clock.now() + TURN
 
     def _take(self) -> Batch[Any] | None:
         """Take the next batch; while the target is being probed, one message of it."""

@@ -262,8 +262,8 @@ class Engine:
     def _idle(self, slot: Deliverer | None = None) -> bool:
         """Relieve starvation: everything the broker grants sits in open batches while a slot is free.
 
-        The largest batches go until half of the window is released: one at a time would be bound by round
-        trips. Returns whether *slot* has something to do now.
+        The largest batches go until half of the window is released, and all that are not much smaller: one at
+        a time would be bound by round trips. Returns whether *slot* has something to do now.
         """
         if self._draining:
             self._quiet.ring_all()

@@ -1,5 +1,6 @@
 """Batches: routing, delivering, partial failure, and what is told about failures."""
 
+import asyncio
 from collections.abc import Hashable
 from typing import Any
 
@@ -448,7 +449,24 @@ async def test_an_error_in_handle_failed_changes_nothing(
 
 
 async def test_starved_batches_go_until_half_of_the_window_is_free(start: Start) -> None:
-    """More keys than the window holds full batches of: nothing waits for the timeout."""
+    """More keys than the window holds full batches of: nothing waits for the timeout; rare keys go on."""
+
+    class Uneven(Collecting):
+        batching = Batching(size=100, timeout=60.0)
+
+        def batch_key(self, message: Message[int]) -> Hashable:
+            return max(message.body, 10)
+
+    line = await start(Uneven, prefetch=20)
+
+    await line.push(*range(20))
+
+    assert line.acked == list(range(11))
+    assert batches(line) == [(list(range(11)), "starved")]
+
+
+async def test_batches_of_one_size_are_released_together(start: Start) -> None:
+    """Equal keys: the window is acknowledged as a whole, and the broker grants the next one as a whole."""
 
     class Scattered(Collecting):
         batching = Batching(size=100, timeout=60.0)
@@ -460,8 +478,31 @@ async def test_starved_batches_go_until_half_of_the_window_is_free(start: Start)
 
     await line.push(*range(20))
 
-    assert len(line.acked) == 10
-    assert {trigger for _, trigger in batches(line)} == {"starved"}
+    assert sorted(line.acked) == list(range(20))
+
+
+@pytest.mark.parametrize(("seconds", "settled"), [(0.0, [100] * 10), (0.02, list(range(10, 101, 10)))])
+async def test_a_slot_delivers_without_a_pause_for_a_short_time_only(
+    start: Start, seconds: float, settled: list[int]
+) -> None:
+    """What is released together is settled in one turn of the loop, unless that would hold it up."""
+    in_next_turn: list[int] = []
+
+    class Counting(Collecting):
+        batching = Batching(size=100, timeout=60.0, concurrency=1)
+
+        def batch_key(self, message: Message[int]) -> Hashable:
+            return message.body % 10
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            line.clock.advance(seconds)
+            asyncio.get_running_loop().call_soon(lambda: in_next_turn.append(len(line.acked)))
+
+    line = await start(Counting, prefetch=100)
+
+    await line.push(*range(100))
+
+    assert in_next_turn == settled
 
 
 async def test_running_handlers_do_not_prevent_the_relief(start: Start) -> None:
@@ -484,4 +525,4 @@ async def test_running_handlers_do_not_prevent_the_relief(start: Start) -> None:
 
     await line.push(*range(10))
 
-    assert len(line.acked) == 5
+    assert line.acked == list(range(1, 10))
