@@ -1,6 +1,5 @@
 """The stages of one pipeline put together: what is received comes out settled."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from flow.stages.pace import Pace
 from flow.stages.parker import Park, Parker
 from flow.stages.processor import Processor
 from flow.stages.recall import Recall
+from flow.stages.relief import Relief
 from flow.stages.router import Router
 from flow.stages.suspects import Journal, Suspects
 from flow.stages.threads import Threads
@@ -78,6 +78,7 @@ class Engine:
         slots = pipeline.concurrency + sum(one.concurrency for one in batchings.values())
         self._threads = Threads(slots, pipeline.name) if pipeline.blocking else None
         self.deliverers = {name: self._deliverer(name, one, clock) for name, one in batchings.items()}
+        self._relief = Relief(self.deliverers, clock.now)
         self._processor = Processor(
             pipeline,
             Codec(pipeline.message_types(), max_size=pipeline.max_body),
@@ -260,26 +261,10 @@ class Engine:
         return callback if self._threads is None else partial(self._threads.run, callback)
 
     def _idle(self, slot: Deliverer | None = None) -> bool:
-        """Relieve starvation: everything the broker grants sits in open batches while a slot is free.
-
-        The largest batches go until half of the window is released, and all that are not much smaller: one at
-        a time would be bound by round trips. Returns whether *slot* has something to do now.
-        """
+        """Do what is due when a worker or a *slot* has nothing to do; tell whether the slot has now."""
         if self._draining:
             self._quiet.ring_all()
-        served = False
-        if self._processor.reception:
-            return False
-        for origin in self.origins:
-            if origin.outstanding < origin.prefetch:
-                continue
-            for deliverer in self.deliverers.values():
-                # A slot that asks has found nothing to take; what another one may take, it has been rung for.
-                looks = deliverer is slot or (deliverer.free and not deliverer.batcher.ready)
-                if looks and not deliverer.gates.shut(origin.queue):
-                    released = deliverer.starve(origin.queue, math.ceil(origin.prefetch / 2))
-                    served = served or (released and deliverer is slot)
-        return served
+        return not self._processor.reception and self._relief.give(self.origins, slot)
 
     def _again(self, message: Message[Any]) -> None:
         self._processor.reception.receive([message])
