@@ -27,6 +27,9 @@ from flow.stages.processor import Processor
 class Engine:
     """Processor, batchers, deliverers, acknowledger, holder and parker of one pipeline."""
 
+    acknowledging: type[Acknowledger] = Acknowledger
+    """What carries decisions out; `flow.testing` has one that takes notes."""
+
     def __init__(
         self,
         pipeline: Pipeline[Any, Any],
@@ -55,7 +58,7 @@ class Engine:
             clock, pipeline.retry_delay, again=self._again, reject=self._reject, early=self._early
         )
         self._rejectable = rejectable
-        self.acknowledger = Acknowledger(
+        self.acknowledger = self.acknowledging(
             pipeline,
             metrics,
             clock,
