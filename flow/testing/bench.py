@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from flow.batch import Batch
+from flow.breaker import Breaker
 from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.outcome import Decision, Outcome, Unavailable
@@ -20,7 +21,7 @@ from flow.testing.queue import MemoryQueue
 from flow.testing.recorder import RecordingEngine
 from flow.testing.result import InBatch, Result
 
-TURNS = 20  # of the loop in which nothing moves: more than the stages need from one step to the next
+TURNS = 10  # of the loop in which nothing moves: more than the stages need from one step to the next
 PAUSE = 0.001  # seconds between two looks at callbacks that wait for something real
 PATIENCE = 5.0  # seconds after which a callback is taken to wait for something that only time brings
 OUTAGE = 600.0  # virtual seconds after which nothing will become of what waits for a target that is down
@@ -43,6 +44,9 @@ class Bench:
         self._count = 0
         self._decided_at = self.clock.now()
         self._batches: dict[Batch[Any], InBatch] = {}
+        self._failures: dict[
+            Breaker, tuple[float, float]
+        ] = {}  # when each is to be tried again, and since when
         self._looks: dict[Mark[Any], tuple[Any, float, int]] = {}
 
     @property
@@ -101,11 +105,14 @@ class Bench:
         return held
 
     def _down(self) -> str | None:
-        """Return why a target is down, if it is for so long that it will not come back in this test."""
+        """Return why a target is down, if a call has failed so long after the first that it will stay so."""
         now = self.clock.now()
         for breaker in self.engine.breakers():
-            since = breaker.opened_at
-            if since is not None and now - max(since, self._decided_at) >= OUTAGE:
+            if breaker.opened_at is None:
+                continue
+            if self._failures.get(breaker, (-1.0, now))[0] != breaker.retry_at:
+                self._failures[breaker] = breaker.retry_at, now
+            if self._failures[breaker][1] - max(breaker.opened_at, self._decided_at) >= OUTAGE:
                 return breaker.reason
         return None
 

@@ -68,9 +68,7 @@ def ids(**changes: Any) -> IdsMessage:
         TypeError: there is no such field; or the value does not fit it.
     """
     number = next(NUMBERS)
-    return changed(
-        "ids", IdsMessage(action_id=number, action_page_id=1, org_id=1, stage="deliver"), changes
-    )
+    return changed("ids", IdsMessage(action_id=number, action_page_id=1, org_id=1, stage="deliver"), changes)
 
 
 def signature(number: int) -> ActionMessage:
@@ -83,9 +81,7 @@ def signature(number: int) -> ActionMessage:
         org_id=1,
         stage="deliver",
         action=Action(action_type="register", created_at=at, custom_fields={"comment": "For the rivers"}),
-        action_page=ActionPage(
-            name="clean_water/river_club/en", locale="en", thank_you_template="thank_you"
-        ),
+        action_page=ActionPage(name="clean_water/river_club/en", locale="en", thank_you_template="thank_you"),
         campaign=Campaign(name="clean_water", title="Clean water", external_id=614),
         org=Org(name="river_club", title="River Club"),
         contact=Contact(
@@ -109,9 +105,7 @@ def signature(number: int) -> ActionMessage:
 def email_status(signed: ActionMessage) -> EventMessage:
     """Return that mail to who *signed* bounces."""
     at = signed.action.created_at + timedelta(hours=1)
-    privacy = structs.replace(
-        signed.privacy or Privacy(), email_status="bounce", email_status_changed=at
-    )
+    privacy = structs.replace(signed.privacy or Privacy(), email_status="bounce", email_status_changed=at)
     return EventMessage(
         event_type="email_status",
         timestamp=at,
@@ -148,7 +142,10 @@ def confirm_created(signed: ActionMessage) -> EventMessage:
         "acceptLink": "https://example.org/accept",
     }
     return EventMessage(
-        event_type="confirm_created", timestamp=signed.action.created_at, org_id=signed.org_id, confirm=confirm
+        event_type="confirm_created",
+        timestamp=signed.action.created_at,
+        org_id=signed.org_id,
+        confirm=confirm,
     )
 
 

@@ -52,8 +52,8 @@ class VirtualClock:
         when = self._next()
         if when is None:
             return False
-        # Time never stands still between two jumps: a timer that waits for a rounding error would be set again
-        # and again.
+        # Time never stands still between two jumps: a timer that waits for a rounding error would be set for
+        # ever.
         self.time = when if when > self.time else self.time + ROUNDING
         due = []
         while (when := self._next()) is not None and when <= self.time:

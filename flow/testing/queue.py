@@ -25,7 +25,7 @@ class MemoryQueue(MemoryOrigin):
         settled: Settled,
         now: Callable[[], float],
     ) -> None:
-        """Take *receive*, called with what one turn of the loop delivers, and *settled*, for each in the end."""
+        """Take *receive*, called with what one turn delivers, and *settled*, for each in the end."""
         super().__init__(name, prefetch, max_body)
         self._receive = receive
         self._settled_by = settled

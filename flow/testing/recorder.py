@@ -82,9 +82,9 @@ class RecordingEngine(Engine):
         return self.acknowledger
 
     @property
-    def waiting(self) -> tuple[int, ...]:
-        """How many messages wait where; it changes while the stages have something to do."""
-        return tuple(self.buffered().values())
+    def waiting(self) -> tuple[int, int]:
+        """How many messages wait to be handled and to be delivered; it changes while anything goes on."""
+        return len(self._processor.inbox), sum([one.batcher.waiting for one in self.deliverers.values()])
 
     def breakers(self) -> Iterator[Breaker]:
         """Yield the breaker of every target."""

@@ -23,10 +23,12 @@ async def run_messages(
     All of them wait in the queue from the start. The lifespan surrounds the run. What callbacks raise are
     results and is not raised here.
 
-    Time is virtual: it stands still while a callback runs, and jumps to the next deadline (of a batch, the rate
-    limit, a held retry, a probe) when there is nothing else left to do. What callbacks themselves sleep and
+    Time is virtual: it stands still while a callback runs, and jumps to the next deadline (of a batch, the
+    rate limit, a held retry, a probe) when nothing else is left to do. What callbacks themselves sleep and
     wait for is real. After 5 real seconds, or its own limit if that is shorter, a callback holds the time no
     longer: so one that hangs is ended by `handler_timeout` or `batch_timeout`.
+
+    A target that is still down after 10 virtual minutes ends the run: what waits for it is retrying.
 
     Args:
         pipeline: an instance, with its settings.
