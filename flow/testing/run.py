@@ -1,6 +1,6 @@
 """Running messages through a pipeline without a broker."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flow.message import Message
@@ -39,11 +39,14 @@ async def run_messages(
 
     Raises:
         ConfigError: something is missing in the class of the pipeline, or *attempt* is below 1.
-        TypeError: a body cannot be written as JSON, or a message is not made by `message`.
+        TypeError: it is one body and no list of them, a body cannot be written as JSON, or a message is not
+            made by `message`.
         Exception: what the lifespan raises.
     """
     pipeline.check()
     whole("run_messages(attempt)", attempt)
+    if isinstance(messages, str | bytes | Mapping):
+        raise TypeError(f"run_messages takes a list of bodies, got one of {type(messages).__name__}")
     waiting = [unsent(one, attempt) for one in messages]
     async with pipeline.lifespan():
         return await Bench(pipeline, follow_retries=follow_retries).run(waiting)

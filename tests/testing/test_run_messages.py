@@ -44,8 +44,6 @@ async def test_properties_reach_the_callback() -> None:
     seen: list[Message[Any]] = []
 
     class Seeing(Single):
-        queue = "single"
-
         def handle_message(self, message: Message[Number]) -> Number:
             seen.append(message)
             return message.body
@@ -85,7 +83,6 @@ async def test_batches_have_default_sizes() -> None:
     """N05: a few messages are one batch of the default size, which goes at its timeout."""
 
     class Plain(Numbers):
-        queue = "numbers"
         batching = None
 
     pipeline = Plain()
@@ -153,7 +150,6 @@ async def test_what_is_raised_is_a_result() -> None:
 
 async def test_marks_and_errors_of_a_batch_are_results() -> None:
     class Marking(Numbers):
-        queue = "numbers"
         batching = Batching(size=5)
 
         async def handle_batch(self, batch: Batch[int]) -> None:
@@ -186,7 +182,6 @@ async def test_bodies_are_decoded_as_the_pipeline_declares_them() -> None:
     """Structs of another kind, bad bytes, text, mappings and what is too large: as from a queue."""
 
     class Small(Single):
-        queue = "single"
         max_body = 30
 
     class Other(msgspec.Struct):
@@ -214,7 +209,6 @@ async def test_bodies_are_decoded_as_the_pipeline_declares_them() -> None:
 
 async def test_attempt_is_that_of_the_bodies() -> None:
     class Failing(Numbers):
-        queue = "numbers"
         retries = Retries(attempts=4)
 
         async def handle_batch(self, batch: Batch[int]) -> None:
@@ -230,8 +224,6 @@ async def test_a_retry_is_worked_once_unless_it_is_followed() -> None:
     attempts: list[int] = []
 
     class Trying(Single):
-        queue = "single"
-
         def handle_message(self, message: Message[Number]) -> Number:
             attempts.append(message.attempt)
             if message.attempt == 1:
@@ -255,7 +247,6 @@ async def test_holds_are_followed_too() -> None:
     attempts: list[int] = []
 
     class Hasty(Single):
-        queue = "single"
         retries = Retries(attempts=4)
 
         def handle_message(self, message: Message[Number]) -> Number:
@@ -272,7 +263,6 @@ async def test_holds_are_followed_too() -> None:
 
 async def test_what_never_leaves_the_loop_is_followed_as_long_as_there_are_attempts() -> None:
     class Looping(Single):
-        queue = "single"
         retries = Retries(attempts=3)
         park = "loop"
 
@@ -288,7 +278,6 @@ async def test_what_never_leaves_the_loop_is_followed_as_long_as_there_are_attem
 
 async def test_keys_batchers_and_triggers_are_told() -> None:
     class Sorting(Numbers):
-        queue = "numbers"
         batching = {"even": Batching(size=2), "odd": Batching(size=3)}  # noqa: RUF012 # as users write it
 
         def batcher(self, message: Message[int]) -> str:
@@ -311,7 +300,6 @@ async def test_the_window_is_that_of_the_pipeline() -> None:
     """When open batches fill it they are released early, as with a broker."""
 
     class Narrow(Numbers):
-        queue = "numbers"
         batching = Batching(size=10, timeout=3600.0)
         prefetch = 4
 
@@ -325,8 +313,6 @@ async def test_handle_failed_is_told() -> None:
     told: list[tuple[int, Outcome, str]] = []
 
     class Observed(Single):
-        queue = "single"
-
         def handle_message(self, message: Message[Number]) -> Number:
             raise Reject("never")
 
@@ -344,8 +330,6 @@ async def test_the_lifespan_surrounds_the_run() -> None:
     steps: list[str] = []
 
     class Living(Numbers):
-        queue = "numbers"
-
         @asynccontextmanager
         async def lifespan(self) -> AsyncIterator[None]:
             steps.append("open")
@@ -363,8 +347,6 @@ async def test_the_lifespan_surrounds_the_run() -> None:
 
 async def test_what_the_lifespan_raises_is_raised() -> None:
     class Broken(Numbers):
-        queue = "numbers"
-
         @asynccontextmanager
         async def lifespan(self) -> AsyncIterator[None]:
             raise OSError("no client")
@@ -394,6 +376,8 @@ async def test_wrong_use_is_told_in_a_sentence() -> None:
         await run_messages(Numbers(), [], attempt=0)
     with pytest.raises(TypeError, match=r"messages made by flow\.testing\.message"):
         await run_messages(Numbers(), [MemoryOrigin().message({"n": 1})])
+    with pytest.raises(TypeError, match="takes a list of bodies, got one of str"):
+        await run_messages(Numbers(), '{"n": 1}')
     with pytest.raises(TypeError, match="object"):
         await run_messages(Numbers(), [object()])  # type: ignore[list-item]
 
@@ -402,8 +386,6 @@ async def test_a_target_that_stays_down_ends_the_run() -> None:
     """Whatever waits for it is retrying, and no attempt was spent; what was decided before stays so."""
 
     class Down(Numbers):
-        queue = "numbers"
-
         async def handle_batch(self, batch: Batch[int]) -> None:
             if batch.bodies != [1, 2]:
                 raise Unavailable("maintenance")

@@ -25,7 +25,6 @@ HOUR = 3600.0
 class Arriving(Numbers):
     """Numbers come to their batch after ten times so many seconds: each asks for that at first."""
 
-    queue = "numbers"
     retry_delay = HOUR
 
     async def handle_message(self, message: Message[Number]) -> int:
@@ -38,7 +37,6 @@ async def test_batch_timeouts_do_not_wait() -> None:
     """N08, E02: the remainder goes when an hour has passed, at once."""
 
     class Slow(Numbers):
-        queue = "numbers"
         batching = Batching(size=2, timeout=HOUR)
 
     pipeline = Slow()
@@ -53,7 +51,6 @@ async def test_the_timer_of_a_batch_does_not_slide() -> None:
     """N08, E03: it counts from the first message, whatever comes later."""
 
     class Patient(Arriving):
-        queue = "numbers"
         batching = Batching(size=100, timeout=200.0)
 
     pipeline = Patient()
@@ -68,7 +65,6 @@ async def test_a_full_batch_clears_its_timer() -> None:
     """N08, E04: what comes after it waits for its own."""
 
     class Patient(Arriving):
-        queue = "numbers"
         batching = Batching(size=2, timeout=200.0)
 
     pipeline = Patient()
@@ -89,7 +85,6 @@ async def test_a_full_batch_clears_its_timer() -> None:
 )
 async def test_rate_limits_retries_and_probes_do_not_wait(failures: list[Exception | None]) -> None:
     class Limited(Numbers):
-        queue = "numbers"
         batching = Batching(size=1)
         rate_limit = RateLimit(calls=1, per=70.0)
         calls = iter(failures)
@@ -112,7 +107,6 @@ async def test_the_sleeps_of_callbacks_are_real_and_hold_the_time() -> None:
     """A batch with a short timeout waits for the handlers that run: how fast they are changes nothing."""
 
     class Sleeping(Numbers):
-        queue = "numbers"
         concurrency = 2
         batching = Batching(size=10, timeout=0.001)
 
@@ -139,8 +133,6 @@ async def test_real_connections_hold_the_time() -> None:
     port = server.sockets[0].getsockname()[1]
 
     class Asking(Numbers):
-        queue = "numbers"
-
         async def handle_batch(self, batch: Batch[int]) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"%d\n" % sum(batch.bodies))
@@ -160,7 +152,6 @@ async def test_real_connections_hold_the_time() -> None:
 @pytest.mark.parametrize("where", ["handle_message", "handle_batch"])
 async def test_a_callback_that_hangs_is_ended_by_its_limit(where: str) -> None:
     class Hanging(Numbers):
-        queue = "numbers"
         concurrency = 2
         batching = Batching(size=1)
         handler_timeout = 0.05
@@ -191,7 +182,6 @@ async def test_a_callback_that_hangs_for_longer_than_is_real_is_ended_too(
     monkeypatch.setattr("flow.testing.bench.PATIENCE", 0.05)
 
     class Hanging(Numbers):
-        queue = "numbers"
         handler_timeout = HOUR
 
         async def handle_message(self, message: Message[Number]) -> int:
@@ -210,7 +200,6 @@ async def test_a_callback_may_wait_for_what_only_time_brings(monkeypatch: pytest
     delivered = anyio.Event()
 
     class Waiting(Numbers):
-        queue = "numbers"
         concurrency = 2
         batching = Batching(size=10, timeout=10.0)
 
@@ -233,7 +222,6 @@ async def test_a_callback_may_wait_for_what_only_time_brings(monkeypatch: pytest
 
 async def test_a_slow_handle_failed_holds_the_time() -> None:
     class Telling(Numbers):
-        queue = "numbers"
         handler_timeout = 0.5
         told = 0
 
@@ -251,7 +239,6 @@ async def test_a_slow_handle_failed_holds_the_time() -> None:
 
 async def test_a_run_is_the_same_every_time() -> None:
     class Limited(Numbers):
-        queue = "numbers"
         concurrency = 3
         batching = Batching(size=4, timeout=1.0)
         rate_limit = RateLimit(messages=3.0)
@@ -280,7 +267,6 @@ async def test_a_run_is_the_same_every_time() -> None:
 
 async def test_ten_thousand_messages_take_a_few_seconds() -> None:
     class Many(Numbers):
-        queue = "numbers"
         batching = Batching(size=100)
 
     with quickly():
