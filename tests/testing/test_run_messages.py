@@ -261,6 +261,41 @@ async def test_holds_are_followed_too() -> None:
     ]
 
 
+async def test_holds_are_forgotten_by_the_broker() -> None:
+    """What was held is rejected in the end, and comes back as its second attempt: it was rejected once."""
+    attempts: list[int] = []
+
+    class Mixed(Numbers):
+        async def handle_message(self, message: Message[Number]) -> int:
+            attempts.append(message.attempt)
+            if len(attempts) == 1:
+                raise Retry("busy", after=1.0)
+            if len(attempts) == 2:
+                raise ValueError
+            return message.body.n
+
+    await run_messages(Mixed(), numbers(1), follow_retries=True)
+
+    assert attempts == [1, 2, 2]
+
+
+async def test_the_error_is_that_of_the_last_attempt() -> None:
+    class Mixed(Numbers):
+        async def handle_message(self, message: Message[Number]) -> int:
+            if message.attempt == 1:
+                raise Retry("busy", after=1.0)
+            return message.body.n
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            if batch.bodies == [1]:
+                batch.reject(batch[0], "never")
+
+    results = await run_messages(Mixed(), [Number(1)], follow_retries=True)
+    other = await run_messages(Mixed(), [Number(2)], follow_retries=True)
+
+    assert [type(one.error) for one in results + other] == [Reject, type(None)]
+
+
 async def test_what_never_leaves_the_loop_is_followed_as_long_as_there_are_attempts() -> None:
     class Looping(Single):
         retries = Retries(attempts=3)

@@ -221,20 +221,50 @@ async def test_a_callback_may_wait_for_what_only_time_brings(monkeypatch: pytest
 
 
 async def test_a_slow_handle_failed_holds_the_time() -> None:
+    """The batch with the first number waits for the last one, which waits for what the second is told."""
+
     class Telling(Numbers):
-        handler_timeout = 0.5
-        told = 0
+        batching = Batching(size=10, timeout=1.0)
 
         async def handle_message(self, message: Message[Number]) -> int:
-            raise ValueError
+            if message.body.n == 2:
+                raise ValueError
+            return message.body.n
 
         async def handle_failed(self, message: Message[Any], outcome: Outcome, reason: str) -> None:
             await anyio.sleep(0.05)
-            type(self).told += 1
 
-    await run_messages(Telling(), numbers(1, 2))
+    pipeline = Telling()
 
-    assert Telling.told == 2
+    results = await run_messages(pipeline, numbers(1, 2, 3))
+
+    assert pipeline.batches == [[1, 3]]
+    assert results[1].outcome is Outcome.RETRYING
+
+
+async def test_a_long_outage_is_waited_for_though_other_things_happen_meanwhile() -> None:
+    """The target asked for an hour; that a retry comes back before is no sign that it stays down."""
+
+    class Maintained(Numbers):
+        retry_delay = 1000.0
+        calls = 0
+
+        async def handle_message(self, message: Message[Number]) -> int:
+            if message.body.n == 2 and message.attempt == 1:
+                raise ValueError
+            return message.body.n
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                raise Unavailable("maintenance", after=HOUR)
+            await super().handle_batch(batch)
+
+    pipeline = Maintained()
+
+    results = await run_messages(pipeline, numbers(1, 2), follow_retries=True)
+
+    assert [one.outcome for one in results] == [Outcome.DELIVERED] * 2
 
 
 async def test_a_run_is_the_same_every_time() -> None:
