@@ -44,10 +44,9 @@ class Bench:
         self._count = 0
         self._decided_at = self.clock.now()
         self._batches: dict[Batch[Any], InBatch] = {}
-        self._failures: dict[
-            Breaker, tuple[float, float]
-        ] = {}  # when each is to be tried again, and since when
-        self._looks: dict[Mark[Any], tuple[Any, float, int]] = {}
+        # When the target of each is to be tried again, and since when that is known: since its last failure.
+        self._failures: dict[Breaker, tuple[float, float]] = {}
+        self._looks: dict[Mark[Any], tuple[Any, float, int]] = {}  # at what it has in hand since when
 
     @property
     def open(self) -> int:
@@ -76,7 +75,7 @@ class Bench:
         elif (reason := self._down()) is not None:
             for number in set(range(self._count)) - self._results.keys():
                 self._note(number, Decision(Outcome.RETRYING, reason), Unavailable(reason), None)
-        elif not self.clock.jump():
+        elif not self.clock.jump() and not self.engine.running:
             raise RuntimeError(f"flow forgot {self.open} messages: nothing runs, and no timer is set")
 
     async def _quiet(self) -> None:
@@ -90,7 +89,7 @@ class Bench:
         return len(self._results), self.clock.armed, *self.engine.waiting
 
     def _held(self) -> bool:
-        """Tell whether a callback holds the clock: it runs, and not for longer than is real.
+        """Tell whether a callback holds the clock: one that runs does, until its patience is used up.
 
         That is counted in looks, so that a machine that stops for a while does not use it up.
         """
