@@ -1,30 +1,25 @@
 """What the documents say is so: examples run; links, flags, variables, metrics, sentences and files exist."""
 
 import ast
-import importlib.util
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-import anyio
 import click
 import pytest
 
 from flow.cli import COMMANDS
-from flow.demo.signatures import action
 from flow.looplag import LoopLag
 from flow.metrics import COUNTERS, GAUGES, HISTOGRAMS, Family, exposition
-from flow.pipeline import Pipeline
 from flow.target import load
-from tests.stages.conftest import Line, quiet
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs" / "examples" / "signatures.py"
+EXAMPLE_TESTS = EXAMPLE.with_name("test_signatures.py")
 OPERATIONS = ROOT / "docs" / "operations.md"
 DOCUMENTS = sorted(
     path
@@ -70,8 +65,38 @@ def test_the_example_of_the_readme_is_the_file() -> None:
     assert block == EXAMPLE.read_text()
 
 
+def test_the_examples_of_tests_are_those_that_run() -> None:
+    blocks = (ROOT / "docs" / "testing.md").read_text().split("```python\n")[1:]
+    blocks.append((ROOT / "README.md").read_text().split("```python\n")[2])
+
+    tests = EXAMPLE_TESTS.read_text()
+    assert len(blocks) > 3
+    for block in blocks:
+        assert block.split("```")[0].strip() in tests
+
+
+def test_the_tests_of_the_example_pass() -> None:
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        EXAMPLE_TESTS.name,
+    ]
+    done = subprocess.run(
+        command, cwd=EXAMPLE.parent, capture_output=True, text=True, timeout=110, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_example_is_typed() -> None:
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(EXAMPLE)]
+    files = [str(EXAMPLE), str(EXAMPLE_TESTS)]
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -84,32 +109,6 @@ def test_the_example_is_found_as_the_readme_says() -> None:
     )
 
     assert done.stdout == "Signatures acme.crm\n"
-
-
-@pytest.mark.anyio
-async def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signatures arrive in the database once, also when they come again; test actions do not."""
-    specification = importlib.util.spec_from_file_location("signatures_example", EXAMPLE)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    kind: type[Pipeline] = module.Signatures
-    monkeypatch.chdir(tmp_path)
-
-    line = Line(kind(), 1000, rejectable=True)
-    async with line.engine.pipeline.lifespan(), anyio.create_task_group() as tasks:
-        tasks.start_soon(line.engine.run)
-        await quiet()
-        await line.push(*(action(number) for number in (1, 2, 3, 1)), action(4, testing=True))
-        await line.advance(2.0)
-        tasks.cancel_scope.cancel()
-
-    database = sqlite3.connect(tmp_path / "signatures.db")
-    rows = database.execute("select id from signed order by id").fetchall()
-    database.close()
-    assert rows == [(1,), (2,), (3,)]
-    assert line.account == {"received": 5, "delivered": 4, "skipped": 1}
 
 
 def test_the_shipped_pipelines_are_there() -> None:

@@ -32,6 +32,9 @@ from flow.stages.threads import Threads
 class Engine:
     """Processor, batchers, deliverers, acknowledger, holder and parker of one pipeline."""
 
+    acknowledging: type[Acknowledger] = Acknowledger
+    """What carries decisions out; `flow.testing` has one that takes notes."""
+
     def __init__(
         self,
         pipeline: Pipeline[Any, Any],
@@ -63,7 +66,7 @@ class Engine:
         )
         self._rejectable = rejectable
         suspects = Suspects(journal)
-        self.acknowledger = Acknowledger(
+        self.acknowledger = self.acknowledging(
             pipeline,
             metrics,
             clock,

@@ -19,8 +19,12 @@ from flow import (
     Settings,
     Skip,
     Unavailable,
+    testing,
 )
 from flow.outcome import Outcome
+from flow.pytest_plugin import Configure
+from flow.schema import ActionMessage, EventMessage, IdsMessage
+from flow.testing import InBatch, Result, action, event, ids, run_messages
 
 
 class Action(Struct):
@@ -135,3 +139,24 @@ class Inherited(Crm):
 crm = Crm(CrmSettings(url="https://crm", token=Secret("x")))
 assert_type(crm.concurrency, int)
 assert_type(crm.settings.url, str)
+
+
+async def test_it(configured: Configure) -> None:
+    pipeline = configured(Crm, {"CRM_URL": "https://crm"}, handler_timeout=0.1)
+    assert_type(pipeline, Crm)
+    assert_type(action(testing=True), ActionMessage)
+    assert_type(event("email_status", email="ada@example.org"), EventMessage)
+    assert_type(ids(page=1), IdsMessage)
+    assert_type(testing.message(action(), attempt=2, headers={"a": 1}), Message[ActionMessage])
+    assert_type(testing.message({"page": 1}, queue="acme.crm"), Message[Any])
+    assert_type(await run_messages(pipeline, []), list[Result])
+    for result in await run_messages(
+        pipeline, [action(), event(), {"page": 1}, b"not JSON", "{}", testing.message("{}")]
+    ):
+        assert_type(result.outcome, Outcome)
+        assert_type(result.error, Exception | None)
+        assert_type(result.after, float | None)
+        assert_type(result.batch, InBatch | None)
+    await run_messages(
+        WithoutBatches(), (Action(page, testing=False) for page in range(3)), follow_retries=True
+    )

@@ -6,6 +6,7 @@ from typing import ClassVar
 from msgspec import Struct
 
 from flow import Batch, Batching, Message, Pipeline, RateLimit, Retries, Secret, Settings
+from flow.testing import action, message, run_messages
 
 
 class Action(Struct):
@@ -85,3 +86,15 @@ CrmSettings(url="x")  # E: call-arg
 CrmSettings(url="x", token="y")  # E: arg-type
 CrmSettings(url="x", token=Secret("y")).url = "z"  # E: misc
 len(Secret("x"))  # E: arg-type
+
+
+async def test_it() -> None:
+    await run_messages(WrongField, [action()])  # E: arg-type
+    await run_messages(WrongField(), action())  # E: arg-type
+    await run_messages(WrongField(), [3])  # E: list-item
+    await run_messages(WrongField(), [], attempts=2)  # E: call-arg
+    message(3)  # E: call-overload
+    page = message(action()).body.page  # E: attr-defined
+    [result] = await run_messages(WrongField(), [action()])
+    result.outcome = None  # E: misc, assignment
+    page += result.batch.size  # E: union-attr
