@@ -12,14 +12,13 @@ from flow.stages.turns import Turns
 class Intake:
     """Messages that were received, some of them prepared, and the bell for the workers that take them."""
 
-    def __init__(self, shut: Callable[[str], bool], prepare_size: int) -> None:
-        """Take *shut*, which tells of a queue whether nothing of it may start, and the size of a chunk."""
+    def __init__(self, shut: Callable[[str], bool]) -> None:
+        """Take *shut*, which tells of a queue whether nothing of it may start."""
         self.received = Turns(shut)
         self.prepared = Turns(shut)
         self.bell = Bell()
         self.rung = False
         """A worker was woken and has not run yet."""
-        self._prepare_size = prepare_size
 
     def __len__(self) -> int:
         """Return how many messages wait."""
@@ -42,10 +41,10 @@ class Intake:
         self.rung = self.bell.waiting > 0
         self.bell.ring()
 
-    def chunk(self) -> Iterator[Message[Any]]:
-        """Take the share of one worker of what is received: not more, so that other idle ones have work."""
+    def chunk(self, most: int) -> Iterator[Message[Any]]:
+        """Take the share of one worker of what is received, at *most* so many: idle ones get theirs, too."""
         share = math.ceil(len(self.received) / (self.bell.waiting + 1))
-        for _ in range(min(self._prepare_size, share)):
+        for _ in range(min(most, share)):
             message = self.received.take()
             if message is None:
                 return

@@ -29,11 +29,14 @@ class Preparer:
         self._suspects = suspects
         self._unfit = unfit
 
-    def chunk(self, intake: Intake) -> list[Message[Any]]:
-        """Take the next chunk from *intake*, decoded; what cannot be is left to its worker to tell."""
+    def chunk(self, intake: Intake, *, alone: bool) -> list[Message[Any]]:
+        """Take the next chunk from *intake*, or *alone* the next message; decoded.
+
+        What cannot be decoded is left to its worker to tell.
+        """
         chunk: list[Message[Any]] = []
         guard = Guard()
-        for message in intake.chunk():
+        for message in intake.chunk(1 if alone else self._pipeline.prepare_size):
             if message.state is not State.WAITING:
                 continue
             message.state = State.RUNNING

@@ -200,18 +200,23 @@ class Processor:
         mark.epoch = self.gates.start(queue)
 
     async def _prepare(self, mark: Mark[Work], intake: Intake) -> bool:
-        """Prepare the next chunk; tell whether there is something to handle now."""
+        """Prepare the next chunk, of one message while a target is down; tell whether there is more to do."""
         assert self._preparer is not None
-        mark.work = chunk = self._preparer.chunk(intake)
+        prepared = len(intake.prepared)
+        chunk = self._preparer.chunk(intake, alone=bool(self.gates.down))
         if intake:
             intake.wake()  # the others take their share meanwhile
         if not chunk:
-            mark.work = None
-            return bool(intake.prepared) and not self.reception.closed
+            return len(intake.prepared) > prepared
+        mark.work = chunk
+        if self.gates.down:
+            mark.epoch = self.gates.start(chunk[0].origin.queue)
         error = await self._preparer.prepare(chunk)
         if error is not None:
             await self._end(mark, error)
             return True
+        if mark.epoch != NOT_STARTED:
+            self._tell_gates(mark, chunk, None)
         mark.work = None
         intake.prepared.put(self.reception.waiting_again(chunk))
         intake.wake()
@@ -224,23 +229,29 @@ class Processor:
         """
         messages = in_hand(mark)
         mark.since = math.inf  # `handle_failed` has a limit of its own
-        unavailable = isinstance(error, Unavailable)
-        epoch, mark.epoch = mark.epoch, NOT_STARTED
+        unavailable, preparing = isinstance(error, Unavailable), isinstance(mark.work, list)
         down = isinstance(error, NotNow)
-        if epoch != NOT_STARTED or unavailable:
-            told = error if unavailable or self._forward is None else None
-            for queue in dict.fromkeys(message.origin.queue for message in messages):
-                down = self.gates.ended(queue, epoch, told)
-            self._metrics.circuit_open[self._label] = bool(self.gates.down)
+        if mark.epoch != NOT_STARTED or unavailable:
+            delivering = self._forward is None and not preparing
+            down = self._tell_gates(mark, messages, error if unavailable or delivering else None)
         if down:
             self._keep(messages, first=unavailable or isinstance(error, NotNow))
         elif error is not None:
             self._metrics.handler_errors += 1
-            where = "prepare_messages" if isinstance(mark.work, list) else "handle_message"
-            await self._acknowledger.failed(messages, error, where)
+            await self._acknowledger.failed(
+                messages, error, "prepare_messages" if preparing else "handle_message"
+            )
         elif self._forward is None:
             self._acknowledger.delivered(messages)
         mark.work = None
+
+    def _tell_gates(self, mark: Mark[Work], messages: list[Message[Any]], error: Exception | None) -> bool:
+        """Tell the gates how a call about *messages* ended; return whether they are to be kept."""
+        epoch, mark.epoch = mark.epoch, NOT_STARTED
+        queues = dict.fromkeys(message.origin.queue for message in messages)
+        down = [self.gates.ended(queue, epoch, error) for queue in queues]
+        self._metrics.circuit_open[self._label] = bool(self.gates.down)
+        return any(down)
 
     def _keep(self, messages: list[Message[Any]], *, first: bool) -> None:
         """Keep *messages* for when calls may start."""

@@ -26,7 +26,7 @@ class Reception:
         """Messages that ended before their turn, and why: their worker tells."""
         parted = type(pipeline).partition_key is not Pipeline.partition_key
         count = pipeline.concurrency if parted else 1
-        self.intakes = [Intake(shut, pipeline.prepare_size) for _ in range(count)]
+        self.intakes = [Intake(shut) for _ in range(count)]
         self.partitions: Partitions | None = None
         if parted:
             self.partitions = Partitions(self.intakes, decode, pipeline.partition_key, self.unfit)

@@ -114,8 +114,23 @@ async def test_a_target_that_is_down_costs_the_chunk_no_attempt(start: Start) ->
 
     await line.advance(5.0)
 
-    assert pipeline.calls[:2] == [[1, 99, 2], [1, 99, 2]]
-    assert line.rejected == [1, 99, 2]
+    assert pipeline.calls == [[1, 99, 2], [1], (1, 1), [99, 2]]  # one message probes
+    assert (line.acked, line.rejected) == ([1], [99, 2])
+
+
+async def test_a_target_that_stays_down_is_asked_at_its_time_and_not_before(start: Start) -> None:
+    class Down(Prepared):
+        queue = "numbers"
+        failing = Unavailable("closed")
+
+    line = await start(Down)
+    pipeline: Any = line.engine.pipeline
+    await line.push(99, 99)
+
+    await line.advance(60.0)
+
+    assert 4 <= len(pipeline.calls) <= 12  # after 1, 2, 4, 8, 16 and 32 s, each up to a half sooner
+    assert line.account == {"received": 2}
 
 
 async def test_a_chunk_that_takes_too_long_is_retried(start: Start) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import anyio
@@ -65,6 +65,11 @@ class Scripted(Pipeline[Number, int]):
             raise ENDS[word]()
         return word
 
+    def prepared(self, message: Message[Number]) -> None:
+        """Check that *message* was prepared, if messages are."""
+        if type(self).prepare_messages is not Pipeline.prepare_messages:
+            assert message.body.n in message.prepared
+
 
 class Single(Scripted):
     """Delivers in `handle_message`."""
@@ -73,6 +78,7 @@ class Single(Scripted):
 
     async def handle_message(self, message: Message[Number]) -> int:
         n = message.body.n
+        self.prepared(message)
         await self.act("message", n)
         self.world.effects[n] += 1
         return n
@@ -84,6 +90,7 @@ class Batched(Scripted):
     queue = "numbers"
 
     async def handle_message(self, message: Message[Number]) -> int:
+        self.prepared(message)
         await self.act("message", message.body.n)
         return message.body.n
 
@@ -106,15 +113,31 @@ class Batched(Scripted):
         self.world.effects.update(one.body for one in batch if one not in marked)
 
 
-def pipeline(kind: type[Scripted], options: dict[str, Any], observed: bool) -> type[Scripted]:
-    """Make the class of a pipeline with *options*, with or without a `handle_failed`."""
+async def handle_failed(self: Scripted, message: Message[Any], outcome: Outcome, reason: str) -> None:
+    await self.act("failed")
 
-    async def handle_failed(self: Scripted, message: Message[Any], outcome: Outcome, reason: str) -> None:
-        await self.act("failed")
 
-    members = {"queue": "numbers", "retry_delay": 30.0, **options}
-    if observed:
-        members["handle_failed"] = handle_failed
+async def prepare_messages(self: Scripted, messages: Sequence[Message[Number]]) -> set[int]:
+    numbers = {message.body.n for message in messages}
+    await self.act("prepare", *numbers)
+    return numbers
+
+
+def partition_key(self: Scripted, message: Message[Number]) -> int:
+    return message.body.n
+
+
+CALLBACKS = {one.__name__: one for one in (handle_failed, prepare_messages, partition_key)}
+
+
+def pipeline(kind: type[Scripted], options: dict[str, Any], callbacks: set[str]) -> type[Scripted]:
+    """Make the class of a pipeline with *options*, and with these of the callbacks that it may have."""
+    members = {
+        "queue": "numbers",
+        "retry_delay": 30.0,
+        **options,
+        **{name: CALLBACKS[name] for name in callbacks},
+    }
     return type(kind.__name__, (kind,), members)
 
 
@@ -126,7 +149,11 @@ BATCHINGS = st.builds(
     ordered=st.booleans(),
 )
 OPTIONS = st.fixed_dictionaries(
-    {"concurrency": st.integers(1, 4), "retries": st.builds(Retries, attempts=st.integers(1, 4))},
+    {
+        "concurrency": st.integers(1, 4),
+        "retries": st.builds(Retries, attempts=st.integers(1, 4)),
+        "prepare_size": st.integers(1, 4),
+    },
     optional={
         "rate_limit": st.builds(RateLimit, messages=st.just(2.0), per=st.just(5.0)),
         "handler_timeout": st.just(4.0),
@@ -142,7 +169,7 @@ class Schedules(RuleBasedStateMachine):
         batching=st.none() | BATCHINGS,
         options=OPTIONS,
         prefetch=st.integers(1, 12),
-        observed=st.booleans(),
+        callbacks=st.sets(st.sampled_from(sorted(CALLBACKS))),
         rejectable=st.booleans(),
     )
     def begin(
@@ -150,12 +177,12 @@ class Schedules(RuleBasedStateMachine):
         batching: Batching | None,
         options: dict[str, Any],
         prefetch: int,
-        observed: bool,
+        callbacks: set[str],
         rejectable: bool,
     ) -> None:
         if batching is not None:
             options = {**options, "batching": batching}
-        kind = pipeline(Single if batching is None else Batched, options, observed)
+        kind = pipeline(Single if batching is None else Batched, options, callbacks)
 
         def make(world: World) -> Pipeline[Any, Any]:
             kind.world = world
@@ -175,7 +202,7 @@ class Schedules(RuleBasedStateMachine):
         self.world.publish(-1)
 
     @rule(
-        callback=st.sampled_from(["message", "batch", "failed"]),
+        callback=st.sampled_from(["message", "batch", "failed", "prepare"]),
         words=st.lists(st.sampled_from([*WORDS, *MARKS]), min_size=1, max_size=6),
     )
     def plan(self, callback: str, words: list[str]) -> None:
@@ -247,7 +274,7 @@ class Drains(Schedules):
 
     def end(self) -> None:
         world = self.world
-        swallowing = "swallow" in world.plans["message"] or "swallow" in world.plans["batch"]
+        swallowing = any("swallow" in plan for plan in world.plans.values())
         assert world.drain(20.0, bursts=self.last % 3) <= 20.0
         world.advance(0.1)
         assert world.metrics.accounts["numbers"].open == 0, world.metrics.accounts["numbers"]

@@ -114,7 +114,9 @@ class World:
         self.session: Session | None = None
         self.verbs: Counter[str] = Counter()
         self.handling = 0
-        self.plans: dict[str, deque[str]] = {"message": deque(), "batch": deque(), "failed": deque()}
+        self.plans: dict[str, deque[str]] = {
+            name: deque() for name in ("message", "batch", "failed", "prepare")
+        }
         self.gate = self.run(new_event())
         self._turning = False
         self.pipeline = make(self)
@@ -156,6 +158,8 @@ class World:
         assert account.delivered + account.skipped + account.parked == self.verbs["ack"]
         open_here = 0 if self.session is None else len(self.session.made) - len(self.session.settled)
         assert account.open == open_here, (account, open_here)
+        waiting = sum(count for stage, count in self.engine.buffered().items() if stage != "parker")
+        assert waiting <= open_here, self.engine.buffered()  # a copy for the park outlives its session
         for n, count in self.effects.items():
             assert count <= self.published[n] or n in self.unsure, f"{n} was delivered {count} times"
         for n, count in self.parked.items():
