@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from flow.account import Account
 from flow.broker.backoff import Backoff
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
+from flow.broker.tap import Receive
 from flow.broker.url import BrokerUrl
 from flow.errors import BrokerError, ConnectionLost
 from flow.message import Message
@@ -36,6 +38,8 @@ class RunOptions:
     """Whether to try again every minute when the set-up is wrong at start, instead of ending."""
     slow_retry: float = 60.0
     """Seconds between two tries while the set-up is wrong."""
+    copy: Callable[[Sequence[Message[Any]]], None] | None = None
+    """Gets everything that is received, before it is worked; it must not raise."""
 
 
 class Runner:
@@ -146,7 +150,7 @@ class Runner:
         session = await Session.open(
             self._url,
             {pipeline.queue: prefetch},
-            engine.receive,
+            self._receive(engine),
             name=f"flow {pipeline.name}",
             max_body=pipeline.max_body,
         )
@@ -155,6 +159,17 @@ class Runner:
         self._up(True)
         log.info("%s consumes %s, %d messages at a time", pipeline.name, pipeline.queue, prefetch)
         return session
+
+    def _receive(self, engine: Engine) -> Receive:
+        copy = self.options.copy
+        if copy is None:
+            return engine.receive
+
+        def receive(messages: list[Message[Any]]) -> None:
+            copy(messages)
+            engine.receive(messages)
+
+        return receive
 
     async def _lost(self, engine: Engine, session: Session) -> None:
         self._session = None
@@ -213,6 +228,7 @@ class Runner:
     async def _park(self, message: Message[Any], reason: str) -> None:
         headers = parked_headers(message, reason, self.pipeline.name, datetime.now(UTC))
         await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)
+        log.warning("parked %r at attempt %d: %s", message, message.attempt, reason)
 
     def _up(self, up: bool) -> None:
         self.metrics.connected = up

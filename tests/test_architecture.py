@@ -29,7 +29,7 @@ FLOORS = [
     {"pipeline", "declaration", "settings", "metrics", "histogram"},
     {"stages", "broker", "records"},
     {"plumbing", "targets", "devbroker"},
-    {"runner", "service", "ops", "looplag", "target"},
+    {"runner", "service", "ops", "looplag", "target", "trial", "checking"},
     {"cli", "demo", "testing", "pytest_plugin", "__main__", "__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
