@@ -89,7 +89,7 @@ def run(
         if options["queue"] is not None and len(classes) > 1:
             raise ConfigError(f"--queue goes with one pipeline, but {target} has {len(classes)}")
         if is_trial(options):
-            leave(try_out(classes, url, options, lambda cls, given: made(cls, given, strict=strict)))
+            leave(try_out(classes, url, options, lambda cls: made(cls, options, strict=strict)))
         pipelines = [made(cls, options, strict=strict) for cls in classes]
         code = anyio.run(
             serve,

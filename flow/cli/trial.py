@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import click
@@ -15,6 +15,7 @@ import click
 from flow.account import Account
 from flow.broker.url import BrokerUrl
 from flow.cli.errors import FAILED, fail, first_of, say
+from flow.cli.private import new_file
 from flow.cli.showing import show
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline
@@ -23,7 +24,7 @@ from flow.trial.borrowing import borrowed
 from flow.trial.files import Dump, bodies
 from flow.trial.rehearsal import PipelineClass, Rehearsal
 from flow.trial.results import Results
-from flow.trial.trial import NO_LOOP, Trial
+from flow.trial.trial import Trial
 
 LIMIT = 20
 NAME = "flow trial"
@@ -33,7 +34,7 @@ RETURNED = (
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
-Make = Callable[[PipelineClass, dict[str, Any]], Pipeline[Any, Any]]
+Make = Callable[[PipelineClass], Pipeline[Any, Any]]
 """Makes the pipeline of a class with the options of the command line."""
 
 log = logging.getLogger("flow")
@@ -116,20 +117,19 @@ def try_out(classes: Sequence[PipelineClass], url: BrokerUrl, options: dict[str,
         names = ", ".join(cls.__name__ for cls in classes)
         raise ConfigError(f"a trial goes with one pipeline, but there are {names}: name one as MODULE:Class")
     cls, limit, timeout = classes[0], options["limit"], options["shutdown_timeout"]
-    given = options | {"retry_delay": NO_LOOP}
     try:
         if options["dump_only"]:
-            return anyio.run(dump_only, make(cls, options).queue, url, options["dump_only"], limit or LIMIT)
+            return anyio.run(dump_only, make(cls).queue, url, options["dump_only"], limit or LIMIT)
         if options["dry_run"]:
             rehearsal = Rehearsal()
-            pipeline = make(rehearsal.of(cls), given)
+            pipeline = make(rehearsal.of(cls))
             source = options["source"]
             account = anyio.run(rehearse, pipeline, rehearsal, url, source, limit or LIMIT, timeout)
             show(rehearsal, account, revealing=options["show_personal_data"])
             if options["source"] is None:
                 say(RETURNED.format(pipeline.queue))
             return 0
-        return from_file(make(cls, given), options["source"], limit, timeout)
+        return from_file(make(cls), options["source"], limit, timeout)
     except (Exception, BaseExceptionGroup) as group:  # noqa: BLE001  # the user's lifespan, or a bug, as in a service
         error = first_of(group)
         if isinstance(error, FlowError):
@@ -186,15 +186,19 @@ async def rehearse(
 def from_file(pipeline: Pipeline[Any, Any], source: Path, limit: int | None, timeout: float) -> int:
     """Consume the file *source*, tell what became of its messages, and return the exit code."""
     failed = beside(source, "failed")
-    with new_result(beside(source, "outcomes")) as outcomes, new_result(failed) as bodies_to_feed:
+    advice = "move away what another run left there"
+    with (
+        new_file(beside(source, "outcomes"), advice) as outcomes,
+        new_file(failed, advice) as bodies_to_feed,
+    ):
         results = Results(outcomes, bodies_to_feed)
         unread = islice(bodies(source), limit)
         try:
             account = anyio.run(consume, pipeline, unread, results, timeout)
         except BaseException:
-            if not results.told:  # nothing to tell, and the next run shall find its place free
-                Path(outcomes.name).unlink()
-                failed.unlink()
+            if not results.told:  # the next run shall find its place free
+                for file in (outcomes, bodies_to_feed):
+                    Path(file.name).unlink()
             raise
         for place, body in unread:
             results.left(place, body)
@@ -231,20 +235,6 @@ def beside(source: Path, what: str) -> Path:
     """Return where the results of a run on *source* are written: beside it."""
     path = source.resolve()
     return path.with_name(f"{path.name if path.is_dir() else path.stem}.{what}.jsonl")
-
-
-def new_result(path: Path) -> BinaryIO:
-    """Create *path* for writing, with mode 0600.
-
-    Raises:
-        click.UsageError: it exists already, or cannot be created.
-    """
-    try:
-        return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
-    except FileExistsError:
-        raise click.UsageError(f"{path} exists already, from another run: move it away") from None
-    except OSError as error:
-        raise click.UsageError(f"{path} cannot be created: {error.strerror}") from None
 
 
 @asynccontextmanager

@@ -64,19 +64,24 @@ class Dump:
             log.warning("a body of %d bytes is above max_body and not copied", message.size)
             return
         path = self._folder / f"{self._stem}-{self.copied + self.missed + 1:06}.json"
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
+        with open(path, "xb", opener=private) as file:
+            try:
                 file.write(message.raw)
-        except OSError:
-            with suppress(OSError):
-                path.unlink()
-            raise
+                file.flush()
+            except OSError:
+                with suppress(OSError):
+                    path.unlink()  # half a copy would be taken for a whole one
+                raise
         self.copied += 1
 
     def tell(self) -> None:
         """Log how many messages were copied."""
         log.info("%d messages were copied to %s, %d were not", self.copied, self._folder, self.missed)
+
+
+def private(path: str, flags: int) -> int:
+    """Open *path* for `open`; a new file may be read by its owner only."""
+    return os.open(path, flags, 0o600)
 
 
 def bodies(path: Path) -> Iterator[tuple[str, bytes]]:

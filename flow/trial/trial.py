@@ -13,8 +13,9 @@ from flow.pipeline import Pipeline
 from flow.stages.engine import Engine
 from flow.trial.origin import Settled, TrialOrigin
 
-NO_LOOP = 0.001
-"""Seconds to give as the `retry_delay` of a pipeline: there is no retry loop, so nothing is tried twice."""
+# The delay of a retry loop that is over before anything could wait for it: nothing is held, nothing is tried
+# twice.
+NO_LOOP = -math.inf
 
 Feed = Callable[["Trial"], Awaitable[None]]
 
@@ -23,7 +24,8 @@ class Trial:
     """The stages of one pipeline, without a broker behind them."""
 
     def __init__(self, pipeline: Pipeline[Any, Any], window: int, settled: Settled) -> None:
-        """Let at most *window* messages be open at a time, and tell *settled* what was decided of each."""
+        """Take over *pipeline*, let at most *window* messages be open, and tell *settled* what is decided."""
+        pipeline.retry_delay = NO_LOOP
         self.pipeline = pipeline
         self.origin = TrialOrigin(pipeline.queue, window, settled)
         self._metrics = PipelineMetrics(pipeline.name, list(pipeline.batchings()))
