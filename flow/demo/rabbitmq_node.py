@@ -19,7 +19,7 @@ import anyio
 from flow.demo.rabbitmq_control import RabbitMQControl, run
 from flow.errors import BrokerError
 
-START = 60.0  # seconds until a node must accept connections; 6 to 12 are usual
+START = 120.0  # seconds until a node must accept connections; 6 to 12 are usual, more with plugins
 STOP = 15.0  # seconds until a node must have ended
 LOOK = 0.05  # seconds between two looks at a process that starts or ends
 ERRORS = 5  # lines of the log that are quoted
@@ -112,7 +112,7 @@ class RabbitMQNode(RabbitMQControl):
         """Start it, on the data of the last time, and return when it accepts connections.
 
         Raises:
-            BrokerError: it ended or did not accept within 60 seconds; the text quotes its log.
+            BrokerError: it ended or did not accept within 120 seconds; the text quotes its log.
         """
         try:
             self._spawn()
