@@ -14,7 +14,7 @@ from flow.broker.url import BrokerUrl
 from flow.message import Message
 from flow.plumbing.setup import set_up, topology_for
 from flow.trial.borrowing import borrowed
-from tests.broker.queues import Received
+from tests.broker.queues import Received, until
 from tests.cli.conftest import Ended, end_of, run_flow, start_flow, until_ready
 
 MINE = """
@@ -41,6 +41,14 @@ class Mine(Pipeline[ActionMessage]):
             for body in batch.bodies:
                 file.write(f"{body.action_id}\\n")
 """
+
+
+STUCK = """async def handle_batch(self, batch):
+        import anyio
+        Path(__file__).with_name("delivered").write_text("1")
+        await anyio.sleep_forever()
+
+    def unused(self, batch):"""
 
 
 def body(number: int) -> bytes:
@@ -137,6 +145,22 @@ class TestFromAFile:
         assert "exists already: move away what another run left there" in again.err
         assert (folder.path / "actions.outcomes.jsonl").read_bytes() == before
         assert folder.delivered == [1, 2, 5]
+
+    async def test_what_a_signal_leaves_undone_can_be_fed_again(self, folder: Folder, source: Path) -> None:
+        """Also what was not read yet: the window holds 2 messages."""
+        stuck = MINE.replace("def handle_batch(self, batch):", STUCK)
+        (folder.path / "mine.py").write_text(stuck)
+        command = ["run", "mine", "--from", str(source), "--prefetch", "2", "--shutdown-timeout", "1"]
+        process = await start_flow(*command, url="", PYTHONPATH=str(folder.path))
+        await until(lambda: folder.delivered)
+        ended = await end_of(process, signal.SIGTERM)
+
+        rows = {row["record"]: row["outcome"] for row in folder.lines("actions.outcomes.jsonl")}
+        fed_again = [line["actionId"] for line in folder.lines("actions.failed.jsonl")]
+        assert ended.code == 1, ended.err
+        assert "Traceback" not in ended.err
+        assert rows["1"] == rows["2"] == "returned"
+        assert sorted(fed_again) == [1, 2, 3, 4, 5]
 
     async def test_a_lifespan_that_fails_leaves_no_results(self, folder: Folder, source: Path) -> None:
         broken = "\n    def lifespan(self):\n        raise OSError('alice@example.org')\n"
@@ -267,8 +291,7 @@ class TestOnAQueue:
         process = await start_flow(*command, url=amqp_url, PYTHONPATH=str(folder.path))
         await until_ready(filled, "system.dead", lambda count: count == 1)
         await until_ready(filled, "acme.crm", lambda count: count == 0)
-        while folder.delivered != [1, 2, 5]:  # another process tells of it
-            continue
+        await until(lambda: folder.delivered == [1, 2, 5])
         ended = await end_of(process, signal.SIGTERM)
 
         assert ended.code == 0, ended.err
