@@ -18,7 +18,7 @@ from flow.cli.errors import FAILED, fail, first_of, say
 from flow.cli.private import new_file
 from flow.cli.showing import show
 from flow.errors import ConfigError, FlowError
-from flow.pipeline import Pipeline
+from flow.pipeline import Pipeline, with_options
 from flow.retries import describe
 from flow.trial.borrowing import borrowed
 from flow.trial.files import Dump, bodies
@@ -119,7 +119,8 @@ def try_out(classes: Sequence[PipelineClass], url: BrokerUrl, options: dict[str,
     cls, limit, timeout = classes[0], options["limit"], options["shutdown_timeout"]
     try:
         if options["dump_only"]:
-            return anyio.run(dump_only, make(cls).queue, url, options["dump_only"], limit or LIMIT)
+            queue = queue_of(cls, options["queue"])
+            return anyio.run(dump_only, queue, url, options["dump_only"], limit or LIMIT)
         if options["dry_run"]:
             rehearsal = Rehearsal()
             pipeline = make(rehearsal.of(cls))
@@ -138,6 +139,17 @@ def try_out(classes: Sequence[PipelineClass], url: BrokerUrl, options: dict[str,
             raise error from None
         log.error("%s ended: %s", cls.name, describe(error), extra={"error": error})
         return FAILED
+
+
+def queue_of(cls: PipelineClass, given: str | None) -> str:
+    """Return the queue of *cls*, or the one *given* instead; its settings are not needed for that.
+
+    Raises:
+        ConfigError: there is none, or the class is wrong.
+    """
+    made = with_options(cls, {"queue": given}) if given else cls
+    made.check()
+    return made.queue
 
 
 async def dump_only(queue: str, url: BrokerUrl, path: Path, limit: int) -> int:

@@ -19,7 +19,7 @@ from tests.cli.conftest import Ended, end_of, run_flow, start_flow, until_ready
 
 MINE = """
 from pathlib import Path
-from flow import Batch, Batching, Message, Pipeline, Reject, Retry, Skip
+from flow import Batch, Batching, Message, Pipeline, Reject, Retry, Settings, Skip
 from flow.schema import ActionMessage
 
 class Mine(Pipeline[ActionMessage]):
@@ -43,6 +43,13 @@ class Mine(Pipeline[ActionMessage]):
 """
 
 
+SETTINGS = """
+    settings: "Needed"
+
+class Needed(Settings):
+    prefix = "NEEDED"
+    url: str
+"""
 STUCK = """async def handle_batch(self, batch):
         import anyio
         Path(__file__).with_name("delivered").write_text("1")
@@ -270,8 +277,11 @@ class TestOnAQueue:
     async def test_copies_are_made_and_the_messages_given_back(
         self, folder: Folder, filled: BrokerUrl, amqp_url: str
     ) -> None:
+        """Settings are not needed for that."""
         copies = folder.path / "copies"
+        (folder.path / "mine.py").write_text(MINE + SETTINGS)
         ended = await folder.run("--dump-only", str(copies), url=amqp_url)
+        (folder.path / "mine.py").write_text(MINE)
         fed = await folder.run("--from", str(copies))
 
         await until_ready(filled, "acme.crm", lambda count: count == 6)

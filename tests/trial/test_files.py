@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from flow.errors import ConfigError
@@ -125,6 +125,7 @@ def meaning(body: bytes) -> object:
         return "no JSON"
 
 
+@example(b'"a\nb"')
 @given(some.text('{}[]":,\n\r ab1\\').map(str.encode))
 def test_a_body_means_the_same_as_one_line(body: bytes) -> None:
     line = as_line(body)
