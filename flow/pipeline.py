@@ -171,7 +171,7 @@ class Pipeline(Generic[In, Out]):
         Raises:
             ConfigError: an option, a setting or the class is wrong, or something is missing.
         """
-        made = _with_options(cls, options) if options else cls
+        made = with_options(cls, options) if options else cls
         made.check()
         wanted = made.settings_type()
         return made() if wanted is None else made(load(wanted, environment))
@@ -263,7 +263,7 @@ class Pipeline(Generic[In, Out]):
 _OWN = {name for name, value in vars(Pipeline).items() if isinstance(value, classmethod) and name[0] != "_"}
 
 
-def _with_options(cls: type[P], options: Mapping[str, object]) -> type[P]:
+def with_options(cls: type[P], options: Mapping[str, object]) -> type[P]:
     """Return *cls* with other *options*, checked as on a class.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from flow.account import Account
 from flow.broker.backoff import Backoff
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
+from flow.broker.tap import Receive
 from flow.broker.url import BrokerUrl
 from flow.declaration import SPOOL
 from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled, PublishReturned
@@ -45,6 +47,8 @@ class RunOptions:
     """Seconds after which messages that wait for a target that is down go back to their queue."""
     state_dir: Path | None = None
     """Where it is noted which suspect messages were started; None: crash loops are not guarded against."""
+    copy: Callable[[Sequence[Message[Any]]], None] | None = None
+    """Gets everything that is received, before it is worked; it must not raise."""
 
 
 class Runner:
@@ -193,8 +197,19 @@ class Runner:
             raise
         self._session = session
         self.metrics.connected = True
-        session.begin(engine.receive)
+        session.begin(self._receive(engine))
         return session
+
+    def _receive(self, engine: Engine) -> Receive:
+        copy = self.options.copy
+        if copy is None:
+            return engine.receive
+
+        def receive(messages: list[Message[Any]]) -> None:
+            copy(messages)
+            engine.receive(messages)
+
+        return receive
 
     async def _lost(self, engine: Engine, session: Session) -> None:
         self._session = None
@@ -258,7 +273,11 @@ class Runner:
         headers = parked_headers(message, reason, self.pipeline.name, datetime.now(UTC))
         if self._spool is not None:
             await self._spool.put(message.queue, headers, message.raw)
-            return
+        else:
+            await self._publish(message, headers)
+        log.warning("parked %r at attempt %d: %s", message, message.attempt, reason)
+
+    async def _publish(self, message: Message[Any], headers: dict[str, str | int]) -> None:
         published = self.metrics.published
         try:
             await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)

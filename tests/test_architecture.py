@@ -31,7 +31,7 @@ FLOORS = [
     {"pipeline", "declaration", "sizing", "settings", "metrics", "histogram"},
     {"stages", "broker", "records"},
     {"plumbing", "targets", "devbroker"},
-    {"runner", "subscription", "service", "ops", "looplag", "target"},
+    {"runner", "subscription", "service", "ops", "looplag", "target", "trial", "checking"},
     {"cli", "demo", "testing", "pytest_plugin", "__main__", "__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

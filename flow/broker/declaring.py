@@ -173,6 +173,16 @@ class Declarer:
         )
         return Look(ready=found.message_count or 0, consumers=found.consumer_count or 0)
 
+    async def look_for_exchange(self, name: str) -> None:
+        """Look whether there is an exchange *name*; needs no permission.
+
+        Raises:
+            NotFound: there is none.
+        """
+        await self._change(
+            lambda channel: channel.exchange_declare(name, passive=True), f"The exchange {name}"
+        )
+
     async def _change(self, change: Callable[[AbstractChannel], Coroutine[Any, Any, T]], what: str) -> T:
         link, channel = await self._opened()
         try:

@@ -25,8 +25,11 @@ def amqp_url(command: F) -> F:
 
 
 def _broker_url(context: click.Context, _: click.Parameter, value: str | None) -> BrokerUrl | None:
-    """Leave the check to `BrokerUrl`: click would quote the value, which may hold a password."""
-    if context.resilient_parsing:
+    """Leave the check to `BrokerUrl`: click would quote the value, which may hold a password.
+
+    A command that reads a file instead of a queue (`flow run --from`) needs no broker.
+    """
+    if context.resilient_parsing or context.params.get("source") is not None:
         return None
     if value is None:
         value = variable(os.environ, "FLOW_AMQP_URL") or None

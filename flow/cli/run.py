@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import click
@@ -13,11 +13,13 @@ from flow.broker.url import BrokerUrl
 from flow.cli.errors import fail
 from flow.cli.logs import configure
 from flow.cli.options import amqp_url
+from flow.cli.trial import is_trial, trial_options, try_out
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline
 from flow.runner import Runner, RunOptions
 from flow.service import Service
 from flow.target import load
+from flow.trial.files import Dump
 
 log = logging.getLogger("flow")
 
@@ -63,6 +65,7 @@ log = logging.getLogger("flow")
     envvar="FLOW_TRACEBACKS",
     help="Log full tracebacks of callbacks; they may quote personal data.",
 )
+@trial_options
 def run(
     target: str,
     url: BrokerUrl,
@@ -77,12 +80,16 @@ def run(
     Stops at SIGTERM or SIGINT: finishes what was received, accounts for every message and exits with 0, or
     with 3 when callbacks had to be cancelled. A second signal ends it at once. Exit code 78: the set-up is
     wrong.
+
+    --dry-run, --dump-only and --from try a pipeline out instead, and end by themselves.
     """
     configure(log_format, log_level, tracebacks=tracebacks)
     try:
         classes = load(target)
         if options["queue"] is not None and len(classes) > 1:
             raise ConfigError(f"--queue goes with one pipeline, but {target} has {len(classes)}")
+        if is_trial(options):
+            leave(try_out(classes, url, options, lambda cls: made(cls, options, strict=strict)))
         pipelines = [made(cls, options, strict=strict) for cls in classes]
         code = anyio.run(
             serve,
@@ -114,13 +121,19 @@ def made(cls: type[Pipeline[Any, Any]], options: dict[str, Any], *, strict: bool
 
 async def serve(pipelines: list[Pipeline[Any, Any]], url: BrokerUrl, options: dict[str, Any]) -> int:
     """Run *pipelines* until a signal; return the exit code."""
-    run_options = RunOptions(shutdown_timeout=options["shutdown_timeout"], wait=options["wait"])
+    dump = Dump(options["dump"]) if options["dump"] else None
+    run_options = RunOptions(
+        shutdown_timeout=options["shutdown_timeout"], wait=options["wait"], copy=dump.copy if dump else None
+    )
     runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
     port = None if options["no_ops"] else options["ops_port"]
-    return await Service(runners, ops_host=options["ops_host"], ops_port=port).run()
+    code = await Service(runners, ops_host=options["ops_host"], ops_port=port).run()
+    if dump is not None:
+        dump.tell()
+    return code
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End the process with *code*, even when a worker thread still runs."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import weakref
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import anyio
 from flow.demo.rabbitmq_control import RabbitMQControl, run
 from flow.errors import BrokerError
 
-START = 60.0  # seconds until a node must accept connections; 6 to 12 are usual
+START = 120.0  # seconds until a node must accept connections; 6 to 12 are usual, more with plugins
 STOP = 15.0  # seconds until a node must have ended
 LOOK = 0.05  # seconds between two looks at a process that starts or ends
 ERRORS = 5  # lines of the log that are quoted
@@ -47,18 +48,28 @@ class RabbitMQNode(RabbitMQControl):
     what it started; the port mapper epmd is shared by all nodes of a machine and is left alone.
     """
 
-    def __init__(self, *, config: str = "", advanced: str = "", tls: Certificate | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        config: str = "",
+        advanced: str = "",
+        tls: Certificate | None = None,
+        plugins: Sequence[str] = (),
+    ) -> None:
         """Write its files; nothing runs yet.
 
         *config* is added to rabbitmq.conf, *advanced* is the text of advanced.config (`consumer_timeout`
-        belongs there). With *tls* there is a second listener, at `tls_port`.
+        belongs there). With *tls* there is a second listener, at `tls_port`. Of the *plugins*,
+        rabbitmq_management answers at `management_port`.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="flow-rabbitmq-"))
-        port, self.tls_port, distribution = free_ports(3)
+        port, self.tls_port, self.management_port, distribution = free_ports(4)
         name = f"flow-{os.getpid()}-{secrets.token_hex(4)}@localhost"
         super().__init__(node=name, host=HOST, port=port)
         self._environment = surroundings(self.folder, name, distribution)
-        self._write_files(config, advanced, tls)
+        if "rabbitmq_management" in plugins:
+            config += f"\nmanagement.tcp.ip = {HOST}\nmanagement.tcp.port = {self.management_port}"
+        self._write_files(config, advanced, tls, plugins)
         self._processes: list[subprocess.Popen[bytes]] = []  # the node and its guard, while it runs
         self._finalizer = weakref.finalize(self, clear, self._processes, self.folder)
 
@@ -101,7 +112,7 @@ class RabbitMQNode(RabbitMQControl):
         """Start it, on the data of the last time, and return when it accepts connections.
 
         Raises:
-            BrokerError: it ended or did not accept within 60 seconds; the text quotes its log.
+            BrokerError: it ended or did not accept within 120 seconds; the text quotes its log.
         """
         try:
             self._spawn()
@@ -161,8 +172,10 @@ class RabbitMQNode(RabbitMQControl):
         await self.stop()
         self.discard()
 
-    def _write_files(self, config: str, advanced: str, tls: Certificate | None) -> None:
-        """Write configuration, cookie and the list of plugins (none)."""
+    def _write_files(
+        self, config: str, advanced: str, tls: Certificate | None, plugins: Sequence[str]
+    ) -> None:
+        """Write configuration, cookie and the list of plugins."""
         lines = [f"listeners.tcp.1 = {HOST}:{self.port}", config]
         if tls is not None:
             lines += [
@@ -172,7 +185,7 @@ class RabbitMQNode(RabbitMQControl):
                 f"ssl_options.keyfile = {tls.key}",
             ]
         (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
-        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "enabled_plugins").write_text(f"[{', '.join(plugins)}].\n")
         if advanced:
             (self.folder / "advanced.config").write_text(advanced)
         cookie = self.folder / ".erlang.cookie"

@@ -93,7 +93,6 @@ class Parker:
             log.error("could not park %r, it goes back to the retry loop: %s", message, error)
             return retrying(decision)
         self._warned = False
-        log.warning("parked %r at attempt %d: %s", message, message.attempt, decision.reason)
         return decision
 
 

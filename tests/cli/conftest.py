@@ -46,10 +46,11 @@ async def run_flow(*arguments: str, url: str | None = None, stdin: bytes = b"", 
     return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
 
-async def start_flow(*arguments: str, url: str) -> anyio.abc.Process:
-    """Start `flow` with pipes."""
+async def start_flow(*arguments: str, url: str, **more: str) -> anyio.abc.Process:
+    """Start `flow` with pipes, and with *more* environment variables."""
     command = [sys.executable, "-m", "flow", *arguments]
-    return await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=surroundings(url))
+    surrounding = surroundings(url) | more
+    return await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=surrounding)
 
 
 async def end_of(process: anyio.abc.Process, number: signal.Signals | None = None) -> Ended:

@@ -1,0 +1,72 @@
+"""The whole check, one finding after another."""
+
+from collections.abc import Mapping, Sequence
+
+from flow.broker.url import BrokerUrl, variable
+from flow.checking.api import VARIABLE
+from flow.checking.broker import check_broker, check_park, check_queue, tell_unreached
+from flow.checking.declared import PipelineClass, extras, loop_of, memory_of, options_of, settings_of
+from flow.checking.finding import Tell, ok, unchecked, wrong
+from flow.checking.managed import check_managed, tell_unmanaged
+from flow.errors import ConfigError
+from flow.target import load
+
+
+def check_targets(
+    targets: Sequence[str],
+    options: Mapping[str, object],
+    environment: Mapping[str, str],
+    tell: Tell,
+    *,
+    strict: bool,
+) -> list[PipelineClass]:
+    """Check what needs no broker; return the classes, with the *options*, that could be run."""
+    runnable = []
+    for target in targets:
+        try:
+            classes = load(target)
+        except ConfigError as error:
+            tell(wrong(str(error)))
+            continue
+        tell(ok(f"{target} has {', '.join(cls.__name__ for cls in classes)}"))
+        for cls in classes:
+            found, made = options_of(cls, options, strict=strict)
+            for finding in found:
+                tell(finding)
+            if made is None:
+                continue
+            tell(settings_of(made, environment))
+            if hasattr(made, "queue"):
+                runnable.append(made)
+            else:
+                tell(unchecked(f"{made.__name__}: the queues that it names while it runs"))
+    for finding in extras():
+        tell(finding)
+    return runnable
+
+
+async def check_queues(
+    url: BrokerUrl, classes: list[PipelineClass], environment: Mapping[str, str], tell: Tell
+) -> None:
+    """Check the broker and what the queues of *classes* are like there; nothing is consumed or changed."""
+    reached = await check_broker(url, tell)
+    for cls in classes:
+        consumers = None
+        if reached:
+            consumers = await check_queue(url, cls, tell)
+            await check_park(url, cls, tell)
+        else:
+            tell_unreached(cls, tell)
+        tell(loop_of(cls))
+        for finding in memory_of(cls, consumers, environment):
+            tell(finding)
+    try:
+        address = variable(environment, VARIABLE)
+    except ConfigError as error:
+        tell(wrong(str(error)))
+        address = ""
+    if address:
+        await check_managed(address, url, classes, tell)
+    else:
+        for cls in classes:
+            tell_unmanaged(url.user, cls, tell)

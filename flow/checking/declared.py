@@ -1,0 +1,126 @@
+"""What can be known without a broker: modules, classes, settings, and what must be installed."""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from flow.checking.finding import Finding, caution, ok, unchecked, wrong
+from flow.errors import ConfigError
+from flow.pipeline import Pipeline, with_options
+from flow.settings import Settings
+from flow.settings import load as load_settings
+from flow.sizing import CONSUMER_TIMEOUT
+from flow.topology import has_retry_loop
+
+PipelineClass = type[Pipeline[Any, Any]]
+
+# The value at the end of a sentence about a setting, as `repr` writes it.
+VALUE = re.compile(r""", got ('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")""")
+
+STATE_DIR = "FLOW_STATE_DIR"
+EXTRAS = {
+    "ops": (("starlette", "uvicorn"), None, "metrics and health (or give flow run --no-ops)"),
+    "http": (("httpx2",), "flow.targets.http", "targets over HTTP"),
+}
+"""Each extra: its packages, the module whose import tells that it is needed (None: always), and what for."""
+
+
+def options_of(
+    cls: PipelineClass, options: Mapping[str, object], *, strict: bool
+) -> tuple[list[Finding], PipelineClass | None]:
+    """Check options and callbacks; return the class with the *options*, or None when it cannot be run.
+
+    With *strict* a warning is wrong.
+    """
+    try:
+        made = with_options(cls, options) if options else cls
+        made.check()
+    except ConfigError as error:
+        return [wrong(str(error))], None
+    name, warnings = cls.__name__, made.warnings()
+    found = [ok(f"{name}: options and callbacks")]
+    found += [(wrong if strict else caution)(warning) for warning in warnings]
+    if not warnings:
+        prefetch = f"{name}: the prefetch of {made.granted()} fills its batches"
+        found.append(ok(f"{prefetch}; its timeouts end before {CONSUMER_TIMEOUT} s (consumer_timeout)"))
+    return found, made
+
+
+def settings_of(cls: PipelineClass, environment: Mapping[str, str]) -> Finding:
+    """Check that the settings are there; values are never told."""
+    wanted = cls.settings_type()
+    name = cls.__name__
+    if wanted is None:
+        return ok(f"{name}: needs no settings")
+    try:
+        load_settings(wanted, environment)
+    except ConfigError as error:
+        return wrong(VALUE.sub("", str(error)))
+    names = [variable for variable in variables(wanted) if environment.get(variable)]
+    return ok(f"{name}: settings from {', '.join(names) or 'their defaults'}")
+
+
+def variables(settings: type[Settings]) -> Iterator[str]:
+    """Yield the variables that the settings may come from."""
+    for one in dataclasses.fields(settings):  # type: ignore[arg-type]  # every subclass is a dataclass
+        variable = f"{settings.prefix}_{one.name.upper()}"
+        yield variable
+        yield f"{variable}_FILE"
+
+
+def extras() -> list[Finding]:
+    """Check that what the imported modules need is installed."""
+    found = []
+    for extra, (packages, module, purpose) in EXTRAS.items():
+        if module is not None and module not in sys.modules:
+            continue
+        missing = [package for package in packages if find_spec(package) is None]
+        if missing:
+            install = f"install proca-flow[{extra}]"
+            found.append(wrong(f"{' and '.join(missing)} is needed for {purpose}: {install}"))
+        else:
+            found.append(ok(f"the extra {extra} is installed"))
+    return found
+
+
+def rejects(cls: PipelineClass) -> bool:
+    """Tell whether `flow run` would reject to the dead-letter exchange of the queue."""
+    return cls.dead_letter == "assume" or (cls.dead_letter is None and has_retry_loop(cls.queue))
+
+
+def loop_of(cls: PipelineClass) -> Finding:
+    """Say what becomes of rejected messages, as far as the name of the queue and the class tell."""
+    name, queue = cls.__name__, cls.queue
+    if cls.dead_letter == "refuse":
+        return ok(f'{name}: retries are held and made here (dead_letter = "refuse")')
+    if cls.dead_letter == "assume":
+        return ok(f'{name}: retries go to the dead-letter exchange of {queue} (dead_letter = "assume")')
+    if rejects(cls):
+        return ok(f"{name}: retries go through the retry loop that {queue} has by its name")
+    return caution(
+        f"{name}: nothing tells that {queue} has a retry loop, so retries are held and made here; "
+        'when it has one (flow setup --queue makes it), set dead_letter = "assume"'
+    )
+
+
+def memory_of(cls: PipelineClass, consumers: int | None, environment: Mapping[str, str]) -> list[Finding]:
+    """Say what a lost connection, other workers and a crash may repeat; *consumers* are there already."""
+    name, queue = cls.__name__, cls.queue
+    found = [ok(f"{name}: what was finished when a connection breaks is not done again by the same process")]
+    window = f"up to {cls.granted()} messages may be done again by another one when it ends unasked"
+    if consumers:
+        verb = "consumer is" if consumers == 1 else "consumers are"
+        found.append(
+            caution(f"{name}: {consumers} {verb} on {queue} already; workers share no memory: {window}")
+        )
+    elif consumers is None:
+        found.append(unchecked(f"{name}: whether others consume {queue}; workers share no memory: {window}"))
+    if environment.get(STATE_DIR):
+        found.append(ok(f"{name}: a message that kills the process is parked after two such starts"))
+    else:
+        kills = "a message that kills the process is delivered again without end"
+        found.append(caution(f"{name}: {kills}: set {STATE_DIR}, which survives a restart"))
+    return found

@@ -1,0 +1,66 @@
+"""Shows what a dry run came to."""
+
+from typing import Any
+
+import click
+import msgspec
+
+from flow.account import Account
+from flow.batch import Batch
+from flow.cli.masking import masked, printable, revealed
+from flow.message import Message
+from flow.trial.rehearsal import Rehearsal
+
+
+def show(rehearsal: Rehearsal, account: Account, *, revealing: bool) -> None:
+    """Print what would be delivered and what would not; bodies masked unless *revealing*."""
+    for batch in rehearsal.batches:
+        key = printable(repr(batch.key)) if revealing else kind(batch.key)
+        click.echo(f"batch of {len(batch)} for {batch.batcher}, key {key}, closed by {batch.trigger.value}")
+        for message in batch:
+            show_message(message, revealing)
+    for message in rehearsal.messages:
+        show_message(message, revealing)
+    for message, decision in rehearsal.others:
+        outcome, reason = (
+            ("not finished", "") if decision is None else (decision.outcome.value, decision.reason)
+        )
+        click.echo(f"{outcome} {name(message)}{': ' if reason else ''}{printable(reason)}")
+    click.echo(summary(rehearsal.batches, account))
+
+
+def show_message(message: Message[Any], revealing: bool) -> None:
+    """Print the body as the delivering callback gets it, or as it was received if that is no JSON."""
+    click.echo(f"  {name(message)}")
+    try:
+        body = msgspec.json.encode(message.body)
+    except (TypeError, ValueError, RecursionError):
+        body = message.raw
+    text = revealed(body) if revealing else masked(body)
+    click.echo("\n".join(f"    {line}" for line in text.split("\n")))
+
+
+def name(message: Message[Any]) -> str:
+    """Return what *message* is called."""
+    return (
+        "a message without an id" if message.record_id is None else printable(f"record {message.record_id}")
+    )
+
+
+def kind(key: object) -> str:
+    """Return the type of a batch key: its value may be about a person."""
+    if isinstance(key, tuple):
+        return f"({', '.join(kind(one) for one in key)})"
+    return "None" if key is None else type(key).__name__
+
+
+def summary(batches: list[Batch[Any]], account: Account) -> str:
+    """Say it all in one line."""
+    within = f" in {len(batches)} batches" if batches else ""
+    parts = [f"{account.delivered} would be delivered{within}"]
+    for outcome in ("skipped", "retrying", "parked"):
+        if count := getattr(account, outcome):
+            parts.append(f"{count} {outcome}")
+    if account.returned:
+        parts.append(f"{account.returned} not finished")
+    return f"of {account.received} messages {', '.join(parts)}"

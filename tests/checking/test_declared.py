@@ -1,0 +1,101 @@
+"""What is known without a broker."""
+
+from typing import Any, ClassVar, Literal
+
+import msgspec
+import pytest
+
+from flow.checking.declared import loop_of, memory_of, options_of, settings_of
+from flow.checking.finding import Finding
+from flow.message import Message
+from flow.pipeline import Pipeline
+from flow.settings import Secret, Settings
+
+
+class Number(msgspec.Struct):
+    n: int
+
+
+class MineSettings(Settings):
+    prefix: ClassVar = "MINE"
+    url: str
+    token: Secret
+    mode: Literal["a", "b"] = "a"
+
+
+class Mine(Pipeline[Number]):
+    queue = "acme.crm"
+    settings: MineSettings
+
+    def handle_message(self, message: Message[Number]) -> None:
+        """Never called."""
+
+
+def derived(**options: Any) -> type[Pipeline[Any]]:
+    _, made = options_of(Mine, options, strict=False)
+    assert made is not None
+    return made
+
+
+def test_settings_are_told_by_name_only() -> None:
+    found = settings_of(Mine, {"MINE_URL": "canary", "MINE_TOKEN": "canary"})
+
+    assert found == Finding("ok", "Mine: settings from MINE_URL, MINE_TOKEN")
+
+
+@pytest.mark.parametrize("canary", ["canary", "ca'nary", "ca\"n'ary", "ca\\'nary; x"])
+def test_values_that_are_wrong_are_not_told(canary: str) -> None:
+    found = settings_of(Mine, {"MINE_MODE": canary})
+
+    needs = "MineSettings needs MINE_URL and MINE_TOKEN (or MINE_TOKEN_FILE) to be set"
+    assert found == Finding("wrong", f"{needs}; MINE_MODE must be one of a, b")
+
+
+def test_a_warning_is_a_caution_and_wrong_when_strict() -> None:
+    states = {
+        strict: [finding.state for finding in options_of(Mine, {"prefetch": 5}, strict=strict)[0]]
+        for strict in (False, True)
+    }
+
+    assert states == {False: ["ok", "caution"], True: ["ok", "wrong"]}
+
+
+def test_an_option_that_is_wrong_is_told() -> None:
+    found, made = options_of(Mine, {"concurrency": 0}, strict=False)
+
+    assert made is None
+    assert [finding.state for finding in found] == ["wrong"]
+    assert "concurrency" in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "words"),
+    [
+        ({}, "ok", "by its name"),
+        ({"queue": "mine"}, "caution", "nothing tells"),
+        ({"queue": "mine", "dead_letter": "assume"}, "ok", "dead-letter exchange of mine"),
+        ({"dead_letter": "refuse"}, "ok", "held and made here"),
+        ({"queue": "cus.7.deliver"}, "ok", "by its name"),
+    ],
+)
+def test_the_way_of_retries_follows_from_name_and_class(
+    options: dict[str, str], state: str, words: str
+) -> None:
+    found = loop_of(derived(**options))
+
+    assert found.state == state
+    assert words in found.text
+
+
+@pytest.mark.parametrize(
+    ("consumers", "states"),
+    [(0, ["ok", "caution"]), (2, ["ok", "caution", "caution"]), (None, ["ok", "not checked", "caution"])],
+)
+def test_memory_that_workers_do_not_share_is_told(consumers: int | None, states: list[str]) -> None:
+    assert [finding.state for finding in memory_of(Mine, consumers, {})] == states
+
+
+def test_a_place_for_the_state_guards_against_crash_loops() -> None:
+    found = memory_of(Mine, 0, {"FLOW_STATE_DIR": "/var/lib/flow"})
+
+    assert [finding.state for finding in found] == ["ok", "ok"]

@@ -1,0 +1,155 @@
+"""`flow check` as a process: findings on standard output, 0 or 78."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flow.broker.publisher import Publisher
+from flow.broker.url import BrokerUrl
+from flow.demo.rabbitmq_control import RabbitMQControl
+from flow.plumbing.setup import set_up, topology_for
+from tests.cli.conftest import Ended, run_flow, until_ready
+
+pytestmark = pytest.mark.anyio
+
+MINE = """
+from flow import Pipeline
+from flow.schema import IdsMessage
+
+class Mine(Pipeline[IdsMessage]):
+    queue = "acme.crm"
+
+    def handle_message(self, message):
+        raise AssertionError("consumed")
+"""
+NOWHERE = "amqp://guest:canary-secret@127.0.0.1:1/"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "broken.py").write_text("class Mine:\n    raise ValueError('canary-secret')\n")
+    return str(tmp_path)
+
+
+async def checked(folder: str, *arguments: str, url: str | None = None, **more: str) -> Ended:
+    return await run_flow("check", *arguments, url=url, PYTHONPATH=folder, **more)
+
+
+def states(ended: Ended) -> set[str]:
+    return {line[:11].strip() for line in ended.out.splitlines()}
+
+
+async def test_everything_is_told_at_once_also_when_much_is_wrong(folder: str) -> None:
+    """A broken module, a missing one, no settings and no broker: each in its line, no secret in any."""
+    ended = await checked(
+        folder, "mine", "broken", "nothere", "pipelines.crm", url=NOWHERE, CRM_TOKEN="canary"
+    )
+
+    assert ended.code == 78
+    for words in (
+        "mine has Mine",
+        "broken cannot be imported",
+        "there is no module nothere",
+        "Nothing listens",
+    ):
+        assert words in ended.out
+    assert "CrmSettings needs CRM_URL to be set" in ended.out
+    assert "canary" not in ended.out + ended.err
+    assert ended.err == ""
+
+
+async def test_a_missing_address_is_one_of_the_findings(folder: str) -> None:
+    ended = await checked(folder, "mine")
+
+    assert ended.code == 78
+    assert "wrong        No broker is named" in ended.out
+    assert "ok           Mine: options and callbacks" in ended.out
+
+
+async def test_without_a_target_it_is_wrong_usage(folder: str) -> None:
+    assert (await checked(folder, url=NOWHERE)).code == 2
+
+
+async def test_lines_are_plain_where_no_terminal_is(folder: str) -> None:
+    ended = await checked(folder, "mine", url=NOWHERE)
+
+    assert "\x1b" not in ended.out
+
+
+async def test_json_is_one_object_for_each_line(folder: str) -> None:
+    plain, as_json = await checked(folder, "mine"), await checked(folder, "mine", "--json")
+
+    rows = [json.loads(line) for line in as_json.out.splitlines()]
+    assert [f"{row['state']:11}  {row['text']}" for row in rows] == plain.out.splitlines()
+
+
+@pytest.fixture
+async def filled(url: BrokerUrl, publisher: Publisher) -> None:
+    await set_up(url, topology_for(["acme"], retry_delay=30.0))
+    await publisher.publish("deliver", "acme.custom.action", b"{}")
+    await until_ready(url, "acme.crm", lambda count: count == 1)
+
+
+@pytest.mark.broker
+@pytest.mark.usefixtures("filled")
+class TestOnABroker:
+    async def test_what_is_right_ends_with_0_and_consumes_nothing(
+        self, folder: str, amqp_url: str, url: BrokerUrl
+    ) -> None:
+        ended = await checked(folder, "mine", url=amqp_url)
+
+        assert ended.code == 0, ended.out
+        assert states(ended) == {"ok", "caution", "not checked"}
+        assert "the queue acme.crm exists, with 1 messages ready and 0 consumers" in ended.out
+        assert ended.out.count("needs the management API (FLOW_MANAGEMENT_URL)") == 4
+        assert await until_ready(url, "acme.crm", lambda count: count > 0) == 1
+
+    async def test_a_warning_is_wrong_only_when_strict(self, folder: str, amqp_url: str) -> None:
+        lax = await checked(folder, "mine", "--prefetch", "5", url=amqp_url)
+        strict = await checked(folder, "mine", "--prefetch", "5", "--strict", url=amqp_url)
+
+        assert (lax.code, strict.code) == (0, 78)
+        assert "prefetch 5 is below" in lax.out
+
+    async def test_an_account_without_any_permission_learns_of_queue_and_park(
+        self, folder: str, rabbitmq: RabbitMQControl, vhost: str
+    ) -> None:
+        await rabbitmq.add_user(f"nobody-{vhost}", "secret")
+        await rabbitmq.permit(f"nobody-{vhost}", vhost, "^$", "^$", "^$")
+        named = rabbitmq.url(vhost, user=f"nobody-{vhost}", password="secret")
+
+        ended = await checked(folder, "mine", url=named)
+        await rabbitmq.delete_user(f"nobody-{vhost}")
+
+        assert ended.code == 0, ended.out
+        assert "hopeless messages go to the exchange system.park" in ended.out
+        assert f"not checked  whether nobody-{vhost} may read acme.crm" in ended.out
+
+    async def test_a_missing_queue_is_wrong(self, folder: str, amqp_url: str) -> None:
+        ended = await checked(folder, "mine", "--queue", "missing.crm", url=amqp_url)
+
+        assert ended.code == 78
+        assert "wrong        The queue missing.crm was not found" in ended.out
+
+    async def test_a_missing_park_is_a_caution(
+        self, folder: str, amqp_url: str, rabbitmq: RabbitMQControl, vhost: str
+    ) -> None:
+        park = f'{{resource, <<"{vhost}">>, exchange, <<"system.park">>}}'
+        await rabbitmq.evaluate(f'rabbit_exchange:delete({park}, false, <<"flow">>)')
+
+        ended = await checked(folder, "mine", url=amqp_url)
+
+        assert ended.code == 0, ended.out
+        assert "caution      Mine: hopeless messages cannot be parked" in ended.out
+
+    async def test_a_wrong_password_is_wrong_and_not_shown(
+        self, folder: str, rabbitmq: RabbitMQControl, vhost: str
+    ) -> None:
+        named = rabbitmq.url(vhost, user="guest", password="canary-secret")
+        ended = await checked(folder, "mine", url=named, FLOW_MANAGEMENT_URL="http://a:canary@127.0.0.1:1")
+
+        assert ended.code == 78
+        assert "refused the login of user guest" in ended.out
+        assert "canary" not in ended.out + ended.err
