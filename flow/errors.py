@@ -21,6 +21,10 @@ class ConnectionLost(BrokerError):
     """The session with the broker ended without being asked; consuming goes on with a new one."""
 
 
+class ConsumerCancelled(ConnectionLost):
+    """The broker cancelled the consumer: its queue was deleted, or the node that holds it went away."""
+
+
 class TopologyMismatch(BrokerError):
     """A queue or an exchange exists with other properties than asked for (reply code 406)."""
 
@@ -39,6 +43,10 @@ class CertificateRejected(BrokerError):
 
 class PublishFailed(BrokerError):
     """The broker did not take responsibility for a published message: returned, refused or not confirmed."""
+
+
+class PublishReturned(PublishFailed):
+    """The broker gave a published message back, as no queue takes it."""
 
 
 class DecodeError(FlowError):

@@ -12,7 +12,7 @@ from flow.broker.backoff import Backoff
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.errors import BrokerError, ConnectionLost
+from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled, PublishReturned
 from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.options import option
@@ -161,7 +161,8 @@ class Runner:
         self._fault = str(session.failure or ConnectionLost("the session ended"))
         self._up(False)
         engine.lost(session.outstanding(), session.unconfirmed())
-        self.metrics.reconnects["lost"] += 1
+        cancelled = isinstance(session.failure, ConsumerCancelled)
+        self.metrics.reconnects["cancelled" if cancelled else "lost"] += 1
         log.warning("%s lost its session and opens a new one: %s", self.pipeline.name, self._fault)
         await session.close()
 
@@ -212,7 +213,13 @@ class Runner:
 
     async def _park(self, message: Message[Any], reason: str) -> None:
         headers = parked_headers(message, reason, self.pipeline.name, datetime.now(UTC))
-        await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)
+        published = self.metrics.published
+        try:
+            await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)
+        except BrokerError as error:
+            published["returned" if isinstance(error, PublishReturned) else "failed"] += 1
+            raise
+        published["confirmed"] += 1
 
     def _up(self, up: bool) -> None:
         self.metrics.connected = up

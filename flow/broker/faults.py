@@ -18,6 +18,7 @@ from flow.errors import (
     ConnectionLost,
     NotFound,
     PublishFailed,
+    PublishReturned,
     TopologyMismatch,
 )
 
@@ -118,8 +119,8 @@ def publishing(
         return error
     if isinstance(error, amqp.PublishError):
         if message.exchange:
-            return PublishFailed(f"No queue takes messages for {where}: bind one or correct the key")
-        return PublishFailed(f"There is no queue {message.routing_key}: correct its name or have it made")
+            return PublishReturned(f"No queue takes messages for {where}: bind one or correct the key")
+        return PublishReturned(f"There is no queue {message.routing_key}: correct its name or have it made")
     if isinstance(error, amqp.DeliveryError):
         return PublishFailed(f"The broker refused a message for {where}: a queue there is full or down")
     if isinstance(error, TimeoutError):

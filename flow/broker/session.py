@@ -16,7 +16,7 @@ from flow.broker.connecting import CLOSE, Link, caution, connect
 from flow.broker.settling import Consumer
 from flow.broker.tap import Receive, SilentBroker
 from flow.broker.url import BrokerUrl
-from flow.errors import BrokerError, ConfigError, ConnectionLost
+from flow.errors import BrokerError, ConfigError, ConnectionLost, ConsumerCancelled
 from flow.message import Message
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ class Session:
             consumer.queue for consumer in self.consumers if consumer.consumer_tag == frame.consumer_tag
         ]
         self._fail(
-            ConnectionLost(f"The broker cancelled the consumer of {queues[0]}: was the queue deleted?")
+            ConsumerCancelled(f"The broker cancelled the consumer of {queues[0]}: was the queue deleted?")
         )
 
     def _refused(self, queue: str) -> Fault:
