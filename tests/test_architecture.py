@@ -26,10 +26,10 @@ FLOORS = [
         "ledger",
         "transitions",
     },
-    {"pipeline", "declaration", "settings", "metrics", "histogram"},
+    {"pipeline", "declaration", "settings", "metrics", "histogram", "report"},
     {"stages", "broker", "records"},
     {"plumbing", "targets", "devbroker"},
-    {"runner", "service", "ops", "looplag", "target"},
+    {"runner", "service", "ops", "looplag", "target", "worker", "child", "supervisor", "changes"},
     {"cli", "demo", "testing", "pytest_plugin", "__main__", "__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -10,20 +10,24 @@ import anyio
 import click
 
 from flow.broker.url import BrokerUrl
+from flow.cli.envfile import env_file
 from flow.cli.errors import fail
 from flow.cli.logs import configure
 from flow.cli.options import amqp_url
+from flow.cli.supervise import supervise, supervised, supervision
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline
 from flow.runner import Runner, RunOptions
 from flow.service import Service
-from flow.target import load
+from flow.target import chosen
+from flow.worker import Worker
 
 log = logging.getLogger("flow")
 
 
 @click.command()
-@click.argument("target")
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@env_file()
 @amqp_url
 @click.option(
     "--queue", envvar=["FLOW_QUEUE", "PROCA_QUEUE"], help="Consume this queue instead of the pipeline's own."
@@ -41,6 +45,7 @@ log = logging.getLogger("flow")
 @click.option(
     "--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="Seconds of the retry loop's delay."
 )
+@supervision
 @click.option("--wait", is_flag=True, envvar="FLOW_WAIT", help="Wait while the set-up is wrong, do not end.")
 @click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Treat warnings about options as errors.")
 @click.option("--ops-host", default="127.0.0.1", show_default=True, envvar="FLOW_OPS_HOST")
@@ -64,7 +69,7 @@ log = logging.getLogger("flow")
     help="Log full tracebacks of callbacks; they may quote personal data.",
 )
 def run(
-    target: str,
+    targets: tuple[str, ...],
     url: BrokerUrl,
     log_format: str,
     log_level: str,
@@ -72,23 +77,28 @@ def run(
     strict: bool,
     **options: Any,
 ) -> None:
-    """Run the pipelines of TARGET: a module, or module:Class.
+    """Run the pipelines of each TARGET: a module, or module:Class.
 
     Stops at SIGTERM or SIGINT: finishes what was received, accounts for every message and exits with 0, or
     with 3 when callbacks had to be cancelled. A second signal ends it at once. Exit code 78: the set-up is
     wrong.
     """
-    configure(log_format, log_level, tracebacks=tracebacks)
+    worker = Worker.taken_from(os.environ)
+    configure(log_format, log_level, tracebacks=tracebacks, worker=None if worker is None else worker.number)
     try:
-        classes = load(target)
+        if worker is None and supervised(options):
+            leave(supervise(options))
+        classes = chosen(targets)
         if options["queue"] is not None and len(classes) > 1:
-            raise ConfigError(f"--queue goes with one pipeline, but {target} has {len(classes)}")
-        pipelines = [made(cls, options, strict=strict) for cls in classes]
+            raise ConfigError(f"--queue goes with one pipeline, but {' '.join(targets)} has {len(classes)}")
+        workers = 1 if worker is None else worker.of
+        pipelines = [made(cls, options, workers, strict=strict) for cls in classes]
         code = anyio.run(
             serve,
             pipelines,
             url,
             options,
+            worker,
             backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None},
         )
     except FlowError as error:
@@ -96,14 +106,20 @@ def run(
     leave(code)
 
 
-def made(cls: type[Pipeline[Any, Any]], options: dict[str, Any], *, strict: bool) -> Pipeline[Any, Any]:
+def made(
+    cls: type[Pipeline[Any, Any]], options: dict[str, Any], workers: int = 1, *, strict: bool
+) -> Pipeline[Any, Any]:
     """Make the pipeline with the options given on the command line and its settings from the environment.
+
+    As one of several *workers* it has a share of the rate limit.
 
     Raises:
         ConfigError: an option, a setting or the class is wrong.
     """
     given = {name: options[name] for name in ("queue", "concurrency", "prefetch", "retry_delay")}
     changed = {name: value for name, value in given.items() if value is not None}
+    if workers > 1:
+        changed |= shared(cls, workers)
     pipeline = cls.configured(os.environ, **changed)
     for warning in pipeline.warnings():
         if strict:
@@ -112,12 +128,28 @@ def made(cls: type[Pipeline[Any, Any]], options: dict[str, Any], *, strict: bool
     return pipeline
 
 
-async def serve(pipelines: list[Pipeline[Any, Any]], url: BrokerUrl, options: dict[str, Any]) -> int:
+def shared(cls: type[Pipeline[Any, Any]], workers: int) -> dict[str, Any]:
+    """Return the options of *cls* that are other ones for each of several *workers*.
+
+    Raises:
+        ConfigError: it cannot be worked by several.
+    """
+    if getattr(cls, "partition_key", None) is not getattr(Pipeline, "partition_key", None):
+        raise ConfigError(
+            f"--workers {workers} would break the order that {cls.__name__}.partition_key promises: "
+            "run it with --workers 1, and raise its concurrency"
+        )
+    return {} if cls.rate_limit is None else {"rate_limit": cls.rate_limit.divided(workers)}
+
+
+async def serve(
+    pipelines: list[Pipeline[Any, Any]], url: BrokerUrl, options: dict[str, Any], worker: Worker | None
+) -> int:
     """Run *pipelines* until a signal; return the exit code."""
     run_options = RunOptions(shutdown_timeout=options["shutdown_timeout"], wait=options["wait"])
     runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
     port = None if options["no_ops"] else options["ops_port"]
-    return await Service(runners, ops_host=options["ops_host"], ops_port=port).run()
+    return await Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker).run()
 
 
 def leave(code: int) -> None:
