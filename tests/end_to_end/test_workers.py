@@ -236,3 +236,24 @@ async def test_workers_drain_when_their_supervisor_is_killed(
 
     assert sorted(accounts_of_workers(running)) == [1, 2]
     assert await rabbitmq.connection_names(BrokerUrl.parse(amqp_url).vhost) == []
+
+
+async def test_a_wrong_set_up_does_not_end_workers_that_consume(flow: Flow) -> None:
+    """A worker whose replacement cannot start is tried again; the others go on."""
+    module = flow.folder / "stuck.py"
+    module.write_text(STUCK)
+    running = await flow.run("stuck", "--workers", "2")
+    endpoints = await endpoints_of(running)
+    await eventually(endpoints.ready)
+
+    module.write_text("1 / 0\n")
+    os.kill(await process_of(running, 1), signal.SIGKILL)
+    await running.says("worker 1 ended (exit code 2) and starts again in")
+    waiting = await endpoints.get("/readyz")
+    module.write_text(STUCK)
+    await eventually(endpoints.ready)
+    code = await running.stop()
+
+    assert code == 0, running.lines
+    assert waiting.status_code == 503
+    assert "worker 2" not in waiting.text
