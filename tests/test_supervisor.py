@@ -10,6 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from flow.changes import changes
+from flow.errors import ConfigError
 from flow.supervisor import Plan, Supervisor, rank
 from tests.broker.queues import until
 
@@ -99,3 +101,10 @@ def test_it_loads_neither_the_broker_library_nor_pipelines() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+def test_reloading_names_the_library_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+
+    with pytest.raises(ConfigError, match=r"^--reload needs watchfiles, .* 'proca-flow\[reload\]'$"):
+        changes(tmp_path, [])
