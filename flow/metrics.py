@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
+from operator import add
 from typing import Any, Literal, get_args
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -142,6 +143,8 @@ class Family:
     labels: tuple[str, ...] = ()
     attribute: str = ""
     """What is read; "" is the attribute of the metric's own name."""
+    together: Callable[[float, float], float] = add
+    """How the numbers of two workers become one."""
 
 
 COUNTERS = (
@@ -161,18 +164,27 @@ COUNTERS = (
     Family("published", "Messages published, by what the broker made of them.", keyed, ("outcome",)),
 )
 GAUGES = (
-    Family("connected", "Whether the pipeline has a session with the broker (1 or 0).", single),
-    Family("consumer_up", "Whether the queue is being consumed (1 or 0).", keyed, ("queue",)),
-    Family("circuit_open", "Whether work waits for an unavailable target (1 or 0).", keyed, ("batcher",)),
+    Family("connected", "Whether the pipeline has a session with the broker (1 or 0).", single, together=min),
+    Family("consumer_up", "Whether the queue is being consumed (1 or 0).", keyed, ("queue",), together=min),
+    Family(
+        "circuit_open",
+        "Whether work waits for an unavailable target (1 or 0).",
+        keyed,
+        ("batcher",),
+        together=max,
+    ),
     Family("in_progress", "Callbacks running now.", asked),
     Family("buffered", "Messages waiting, by stage.", asked_keyed, ("stage",)),
     Family("unsettled", "Deliveries received and not settled yet.", asked_keyed, ("queue",)),
-    Family("oldest_seconds", "Age of the oldest unsettled delivery; 0 if there is none.", asked),
+    Family(
+        "oldest_seconds", "Age of the oldest unsettled delivery; 0 if there is none.", asked, together=max
+    ),
     Family(
         "last_success_timestamp_seconds",
         "When a message was last delivered, in unix time; 0 before the first.",
         single,
         attribute="last_success_at",
+        together=max,
     ),
 )
 HISTOGRAMS = (
@@ -194,10 +206,26 @@ def exposition(
     The format is OpenMetrics when the *accept* header names it, else Prometheus text. Run it on the loop's
     thread: nothing is awaited, so the numbers fit each other.
     """
+    return exposed(Numbers(reading(pipelines), loop_lag), accept)
+
+
+def reading(pipelines: Sequence[PipelineMetrics]) -> Callable[[Family], Rows]:
+    """Return what reads a metric of all *pipelines*, with their names as the first label."""
+
+    def rows(family: Family) -> Rows:
+        for metrics in pipelines:
+            for values, number in family.read(metrics, family.attribute or family.name):
+                yield (metrics.pipeline, *values), number
+
+    return rows
+
+
+def exposed(numbers: Collector, accept: str) -> tuple[bytes, str]:
+    """Return *numbers* and those of this process in the format that the *accept* header asks for."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(Numbers(pipelines, loop_lag))
+    registry.register(numbers)
     # Versions and escapings that a client may wish for change nothing about names like ours.
     encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
     return encode(registry), content_type
@@ -206,10 +234,13 @@ def exposition(
 class Numbers(Collector):
     """Reads what pipelines counted at the moment of a scrape, so that counting costs nothing but adding."""
 
-    def __init__(self, pipelines: Sequence[PipelineMetrics], loop_lag: Histogram | None) -> None:
-        """Read *pipelines*, and *loop_lag* (seconds) if there is one."""
-        self.pipelines = pipelines
+    def __init__(
+        self, rows: Callable[[Family], Rows], loop_lag: Histogram | None, more: Iterable[Metric] = ()
+    ) -> None:
+        """Read metrics by *rows*, and *loop_lag* (seconds) if there is one; *more* come after them."""
+        self._rows = rows
         self.loop_lag = loop_lag
+        self.more = more
 
     def collect(self) -> Iterator[Metric]:
         """Make every metric anew."""
@@ -224,6 +255,7 @@ class Numbers(Collector):
             lag = HistogramMetricFamily("flow_loop_lag_seconds", LOOP_LAG, labels=(), unit="seconds")
             lag.add_metric((), buckets(self.loop_lag), self.loop_lag.total)
             yield lag
+        yield from self.more
 
     def _filled(self, family: Family, kind: type[CounterMetricFamily | GaugeMetricFamily]) -> Metric:
         metric = kind(
@@ -240,10 +272,11 @@ class Numbers(Collector):
             metric.add_metric(values, buckets(histogram), histogram.total)
         return metric
 
-    def _rows(self, family: Family) -> Rows:
-        for metrics in self.pipelines:
-            for values, number in family.read(metrics, family.attribute or family.name):
-                yield (metrics.pipeline, *values), number
+
+def of_workers(running: int, restarts: int) -> Iterator[Metric]:
+    """Make the metrics that a supervisor has beside those of its workers."""
+    yield GaugeMetricFamily("flow_workers", "Workers that run.", running)
+    yield CounterMetricFamily("flow_worker_restarts", "Workers that ended and were started again.", restarts)
 
 
 def buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import anyio
 
 from flow.errors import ConfigError
+from flow.histogram import Histogram
 from flow.looplag import LoopLag
-from flow.metrics import PipelineMetrics, exposition
 
 if TYPE_CHECKING:
     import uvicorn
@@ -50,6 +50,9 @@ class Health(Protocol):
     def state(self) -> Mapping[str, Any]:
         """Return the state of each pipeline by its name: words and numbers, no hosts, versions or ids."""
 
+    def exposition(self, accept: str, loop_lag: Histogram) -> tuple[bytes, str]:
+        """Return the metrics in the format that the *accept* header asks for, and their content type."""
+
 
 class Ops:
     """Serves the ops endpoints for as long as its context is open.
@@ -58,7 +61,7 @@ class Ops:
     then closes every connection; it takes less than 2 seconds.
     """
 
-    def __init__(self, host: str, port: int, health: Health, metrics: Sequence[PipelineMetrics]) -> None:
+    def __init__(self, host: str, port: int, health: Health) -> None:
         """Make the server for *host* and *port* (0: any free one); nothing is opened yet.
 
         Raises:
@@ -69,7 +72,7 @@ class Ops:
         self.lag = LoopLag()
         self._host = host
         self._port = port
-        self._server = quiet_server(application(health, metrics, self.lag))
+        self._server = quiet_server(application(health, self.lag))
         self._socket: socket.socket | None = None
 
     @property
@@ -124,7 +127,7 @@ class Ops:
             self._socket = None
 
 
-def application(health: Health, metrics: Sequence[PipelineMetrics], lag: LoopLag) -> "Starlette":
+def application(health: Health, lag: LoopLag) -> "Starlette":
     """Return the endpoints as an ASGI application."""
     try:
         from starlette.applications import Starlette
@@ -138,7 +141,7 @@ def application(health: Health, metrics: Sequence[PipelineMetrics], lag: LoopLag
         return HTMLResponse(PAGE)
 
     async def numbers(request: "Request") -> "Response":
-        body, content_type = exposition(metrics, request.headers.get("accept", ""), lag.histogram)
+        body, content_type = health.exposition(request.headers.get("accept", ""), lag.histogram)
         return Response(body, headers={"content-type": content_type})
 
     async def livez(request: "Request") -> "Response":

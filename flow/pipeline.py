@@ -274,6 +274,8 @@ def with_options(cls: type[P], options: Mapping[str, object]) -> type[P]:
             raise ConfigError(f"{cls.__name__} has no option {name}{suggestion(name, OPTIONS)}")
     body = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__", "name")}
     body.update(options)
+    if "queue" in options and _defines(cls, "queues"):
+        body["queues"] = Pipeline.queues  # one queue instead of them
     return cast("type[P]", new_class(cls.__name__, (cls,), exec_body=lambda space: space.update(body)))
 
 

@@ -3,7 +3,6 @@
 import logging
 import random
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,19 @@ import anyio
 
 from flow.account import Account
 from flow.broker.backoff import Backoff
-from flow.broker.publisher import Publisher
 from flow.broker.session import Session
 from flow.broker.tap import Receive
 from flow.broker.url import BrokerUrl
-from flow.declaration import SPOOL
-from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled, PublishReturned
+from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled
 from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.options import option
-from flow.parking import parked_headers
 from flow.pipeline import Pipeline
-from flow.plumbing.spool import Spool
+from flow.plumbing.copier import Copier
 from flow.records.starts import Starts
 from flow.stages.engine import Engine
 from flow.subscription import Subscription
-from flow.topology import PARK_EXCHANGE, has_retry_loop
+from flow.topology import has_retry_loop
 
 HEALTHY = 60.0  # seconds after which a session counts as healthy even if nothing was delivered
 
@@ -70,7 +66,7 @@ class Runner:
         self.ended = anyio.Event()
         self._url = url
         self._session: Session | None = None
-        self._publisher = Publisher(url, name=f"flow {pipeline.name} parking")
+        self._copier = Copier(pipeline, url, self.metrics)
         self._stopping = anyio.Event()
         self._starting = anyio.CancelScope()
         self._started = False
@@ -78,11 +74,9 @@ class Runner:
         self._consumed = False
         self._fault = "not connected yet"
         self._doubtful: set[str] = set()
-        self._spool = None
-        if pipeline.park.startswith(SPOOL):
-            self._spool = Spool(Path(pipeline.park.removeprefix(SPOOL)))
         self._starts = None if self.options.state_dir is None else Starts(self.options.state_dir)
         self._subscription: Subscription | None = None
+        self._engine: Engine | None = None
 
     @property
     def account(self) -> Account:
@@ -110,6 +104,14 @@ class Runner:
             return None
         first = next(iter(faults.values()))
         return f"{self.pipeline.name}: {len(faults)} of {len(self._subscription.wanted)} queues wait: {first}"
+
+    def stuck(self) -> str | None:
+        """Return why nothing will ever be started again, or None."""
+        return None if self._engine is None else self._engine.stuck()
+
+    def down(self) -> dict[str, float]:
+        """Return the queues whose work waits for a target that is down, and for how many seconds."""
+        return {} if self._engine is None else self._engine.down()
 
     async def run(self) -> None:
         """Consume until `stop`; then drain.
@@ -142,8 +144,9 @@ class Runner:
                 self.pipeline.name,
             )
         engine = Engine(
-            self.pipeline, self.metrics, self._park, rejectable=self._rejectable, journal=self._starts
+            self.pipeline, self.metrics, self._copier.copy, rejectable=self._rejectable, journal=self._starts
         )
+        self._engine = engine
         self._gauges(engine)
         subscription = Subscription(self.pipeline, engine, longest_hold=self.options.longest_hold)
         self._subscription = subscription
@@ -159,7 +162,7 @@ class Runner:
                 with anyio.CancelScope(shield=True):
                     if self._session is not None:  # only after an error: its messages go back to the queue
                         await self._session.close()
-                    await self._publisher.close()
+                    await self._copier.close()
 
     async def _sessions(self, engine: Engine, subscription: Subscription) -> None:
         """Open one session after another until stopped."""
@@ -268,23 +271,6 @@ class Runner:
                 queue,
             )
         return False
-
-    async def _park(self, message: Message[Any], reason: str) -> None:
-        headers = parked_headers(message, reason, self.pipeline.name, datetime.now(UTC))
-        if self._spool is not None:
-            await self._spool.put(message.queue, headers, message.raw)
-        else:
-            await self._publish(message, headers)
-        log.warning("parked %r at attempt %d: %s", message, message.attempt, reason)
-
-    async def _publish(self, message: Message[Any], headers: dict[str, str | int]) -> None:
-        published = self.metrics.published
-        try:
-            await self._publisher.publish(PARK_EXCHANGE, message.queue, message.raw, headers=headers)
-        except BrokerError as error:
-            published["returned" if isinstance(error, PublishReturned) else "failed"] += 1
-            raise
-        published["confirmed"] += 1
 
     def _gauges(self, engine: Engine) -> None:
         self.metrics.in_progress = lambda: engine.running

@@ -11,9 +11,12 @@ import anyio
 
 from flow.account import Account
 from flow.errors import FlowError
+from flow.histogram import Histogram
+from flow.metrics import exposition
 from flow.ops import Ops
 from flow.retries import describe
 from flow.runner import Runner
+from flow.worker import Worker, reporting
 
 log = logging.getLogger("flow")
 
@@ -26,12 +29,21 @@ class Service:
     """Runs pipelines until a signal, then drains them and says what became of every message."""
 
     def __init__(
-        self, runners: Sequence[Runner], *, ops_host: str = "127.0.0.1", ops_port: int | None = 9300
+        self,
+        runners: Sequence[Runner],
+        *,
+        ops_host: str = "127.0.0.1",
+        ops_port: int | None = 9300,
+        worker: Worker | None = None,
     ) -> None:
-        """Serve metrics and health on *ops_host* and *ops_port* (0: a free one; None: not at all)."""
+        """Serve metrics and health on *ops_host* and *ops_port* (0: a free one; None: not at all).
+
+        A *worker* serves nothing: it reports to its supervisor.
+        """
         self._runners = runners
         self._ops_host = ops_host
         self._ops_port = ops_port
+        self._worker = worker
         self._stopping = False
         self._errors: list[BaseException] = []
 
@@ -43,9 +55,11 @@ class Service:
         """
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with AsyncExitStack() as stack:
-                if self._ops_port is not None:
+                if self._worker is not None:
                     metrics = [runner.metrics for runner in self._runners]
-                    ops = await stack.enter_async_context(Ops(self._ops_host, self._ops_port, self, metrics))
+                    await stack.enter_async_context(reporting(self._worker, self, metrics, self._orphaned))
+                elif self._ops_port is not None:
+                    ops = await stack.enter_async_context(Ops(self._ops_host, self._ops_port, self))
                     log.info("metrics and health at %s", ops.address)
                 async with anyio.create_task_group() as obeying:
                     obeying.start_soon(self._obey, signals)
@@ -69,7 +83,7 @@ class Service:
 
     def live(self) -> str | None:
         """Return why this process should be restarted, or None."""
-        return None
+        return next((reason for runner in self._runners if (reason := runner.stuck()) is not None), None)
 
     def ready(self) -> str | None:
         """Return why not every pipeline consumes, or None."""
@@ -82,14 +96,26 @@ class Service:
             runner.pipeline.name: {
                 "ready": runner.unready() is None,
                 "draining": self._stopping,
+                "down": {queue: round(seconds, 1) for queue, seconds in runner.down().items()},
                 "account": {name: getattr(runner.account, name) for name in Account.__dataclass_fields__},
             }
             for runner in self._runners
         }
 
+    def exposition(self, accept: str, loop_lag: Histogram) -> tuple[bytes, str]:
+        """Return the metrics of every pipeline and of this process."""
+        return exposition([runner.metrics for runner in self._runners], accept, loop_lag)
+
+    def _orphaned(self) -> None:
+        if not self._stopping:
+            log.error("the supervisor has gone: finishing what was received")
+            self.stop()
+
     async def _obey(self, signals: Any) -> None:
         async for number in signals:
             name = signal.Signals(number).name
+            if self._stopping and self._worker is not None:
+                continue  # it came to all processes of a group; when to end at once, the supervisor decides
             if self._stopping:
                 log.error("%s again: ending at once, unfinished messages go back to their queues", name)
                 os._exit(128 + number)

@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
@@ -43,6 +43,26 @@ def load(target: str) -> list[PipelineClass]:
         )
     module = _module(name)
     return [_named(module, wanted)] if colon else _defined(module)
+
+
+def chosen(targets: Sequence[str]) -> list[PipelineClass]:
+    """Return the pipelines of all *targets*.
+
+    Raises:
+        TargetError: as `load` does, or two of them have the same name.
+    """
+    found: dict[str, PipelineClass] = {}
+    for cls in (cls for target in targets for cls in load(target)):
+        earlier = found.setdefault(cls.name, cls)
+        if earlier is not cls:
+            raise TargetError(
+                f"{_full(earlier)} and {_full(cls)} are both called {cls.name}: give one of them another name"
+            )
+    return list(found.values())
+
+
+def _full(cls: PipelineClass) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _meant(name: str) -> str:

@@ -16,7 +16,8 @@ import pytest
 from anyio.abc import SocketAttribute
 
 from flow.errors import ConfigError
-from flow.metrics import PipelineMetrics
+from flow.histogram import Histogram
+from flow.metrics import PipelineMetrics, exposition
 from flow.ops import LATE, Ops
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +29,7 @@ class Run:
     def __init__(self) -> None:
         self.dead: str | None = None
         self.waiting: str | None = None
+        self.metrics: tuple[PipelineMetrics, ...] = (PipelineMetrics("crm"),)
 
     def live(self) -> str | None:
         return self.dead
@@ -38,9 +40,14 @@ class Run:
     def state(self) -> Mapping[str, Any]:
         return {"crm": {"connected": self.waiting is None, "circuit": {"default": "closed"}}}
 
+    def exposition(self, accept: str, loop_lag: Histogram) -> tuple[bytes, str]:
+        return exposition(self.metrics, accept, loop_lag)
+
 
 def serving(run: Run | None = None, *metrics: PipelineMetrics, port: int = 0) -> Ops:
-    return Ops("127.0.0.1", port, run or Run(), metrics or [PipelineMetrics("crm")])
+    run = run or Run()
+    run.metrics = metrics or run.metrics
+    return Ops("127.0.0.1", port, run)
 
 
 async def get(ops: Ops, path: str, **options: Any) -> httpx2.Response:
@@ -181,7 +188,7 @@ async def test_the_port_is_free_again_at_once() -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid"])
 async def test_a_host_that_is_not_ours_is_refused_in_one_sentence(host: str) -> None:
-    ops = Ops(host, 0, Run(), [])
+    ops = Ops(host, 0, Run())
 
     with pytest.raises(ConfigError, match=rf"^cannot listen on {host} port 0 \(.+\): .+ --ops-host"):
         await ops.__aenter__()
@@ -213,7 +220,7 @@ async def test_there_is_no_address_without_a_server() -> None:
 async def test_an_ipv6_address_is_written_in_brackets() -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
-    ops = Ops("::1", 0, Run(), [])
+    ops = Ops("::1", 0, Run())
     try:
         await ops.__aenter__()
     except ConfigError:

@@ -4,6 +4,7 @@ from importlib import import_module
 
 import click
 
+from flow.cli.envfile import env_file
 from flow.cli.errors import Guarded
 
 COMMANDS = {
@@ -40,6 +41,7 @@ class Commands(Guarded):
 @click.group(
     cls=Commands, context_settings={"auto_envvar_prefix": "FLOW", "help_option_names": ["-h", "--help"]}
 )
+@env_file(variable="FLOW_ENV_FILE")
 @click.version_option(package_name="proca-flow", prog_name="flow")
 def main() -> None:
     """Consume RabbitMQ queues in keyed batches: nothing lost, nothing silent.

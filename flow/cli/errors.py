@@ -1,7 +1,9 @@
 """What a person and the calling script learn of an error: one sentence and an exit code."""
 
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import click
 
@@ -53,19 +55,33 @@ def say(sentence: str) -> None:
 class Guarded(click.Group):
     """A group whose commands end with one sentence for every error that flow knows."""
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options of the group itself; an error of flow becomes its sentence and exit code."""
+        with guarded():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error of flow becomes its sentence and exit code."""
-        try:
+        with guarded():
             return super().invoke(ctx)
-        except FlowError as error:
-            fail(error)
-        except BaseExceptionGroup as group:
-            first = first_of(group)
-            if isinstance(first, FlowError):
-                fail(first)
-            raise first from None  # click knows what to do with a closed pipe or Ctrl-C
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            say(f"{error.filename or 'the file'}: {error.strerror or type(error).__name__}")
-            sys.exit(FAILED)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """End with one sentence for every error that flow knows."""
+    try:
+        yield
+    except FlowError as error:
+        fail(error)
+    except BaseExceptionGroup as group:
+        first = first_of(group)
+        if isinstance(first, FlowError):
+            fail(first)
+        raise first from None  # click knows what to do with a closed pipe or Ctrl-C
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        say(f"{error.filename or 'the file'}: {error.strerror or type(error).__name__}")
+        sys.exit(FAILED)

@@ -11,8 +11,9 @@ from typing import Any
 class ConsoleFormatter(logging.Formatter):
     """One line for people: time, level, text."""
 
-    def __init__(self, *, tracebacks: bool) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    def __init__(self, *, tracebacks: bool, worker: int | None) -> None:
+        who = "" if worker is None else f"worker {worker}: "
+        super().__init__(f"%(asctime)s %(levelname)-7s {who}%(message)s", "%H:%M:%S")
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
@@ -25,10 +26,11 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message."""
+    """One JSON object a line: time, level, logger, message; among several workers also which one."""
 
-    def __init__(self, *, tracebacks: bool) -> None:
+    def __init__(self, *, tracebacks: bool, worker: int | None) -> None:
         super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
@@ -39,7 +41,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-        }
+        } | self._worker
         error = getattr(record, "error", None)
         if self._tracebacks and isinstance(error, BaseException):
             line["traceback"] = "".join(traceback.format_exception(error))
@@ -48,14 +50,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure(style: str, level: str, *, tracebacks: bool) -> None:
+def configure(style: str, level: str, *, tracebacks: bool, worker: int | None = None) -> None:
     """Send flow's own log to standard error in *style* (console or json) from *level* on.
+
+    Each line names the *worker*, if there is one.
 
     Tracebacks of callbacks are printed only when asked for: the texts of errors may quote personal data.
     """
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter if style == "json" else ConsoleFormatter
-    handler.setFormatter(formatter(tracebacks=tracebacks))
+    handler.setFormatter(formatter(tracebacks=tracebacks, worker=worker))
     logging.raiseExceptions = False  # a closed log pipe must not disturb consuming
     logger = logging.getLogger("flow")
     logger.handlers[:] = [handler]

@@ -10,22 +10,26 @@ import anyio
 import click
 
 from flow.broker.url import BrokerUrl
+from flow.cli.envfile import env_file
 from flow.cli.errors import fail
 from flow.cli.logs import configure
 from flow.cli.options import amqp_url
+from flow.cli.supervise import supervise, supervised, supervision
 from flow.cli.trial import is_trial, trial_options, try_out
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline
 from flow.runner import Runner, RunOptions
 from flow.service import Service
-from flow.target import load
+from flow.target import chosen
 from flow.trial.files import Dump
+from flow.worker import Worker
 
 log = logging.getLogger("flow")
 
 
 @click.command()
-@click.argument("target")
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@env_file()
 @amqp_url
 @click.option(
     "--queue", envvar=["FLOW_QUEUE", "PROCA_QUEUE"], help="Consume this queue instead of the pipeline's own."
@@ -43,6 +47,7 @@ log = logging.getLogger("flow")
 @click.option(
     "--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="Seconds of the retry loop's delay."
 )
+@supervision
 @click.option("--wait", is_flag=True, envvar="FLOW_WAIT", help="Wait while the set-up is wrong, do not end.")
 @click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Treat warnings about options as errors.")
 @click.option("--ops-host", default="127.0.0.1", show_default=True, envvar="FLOW_OPS_HOST")
@@ -67,7 +72,7 @@ log = logging.getLogger("flow")
 )
 @trial_options
 def run(
-    target: str,
+    targets: tuple[str, ...],
     url: BrokerUrl,
     log_format: str,
     log_level: str,
@@ -75,7 +80,7 @@ def run(
     strict: bool,
     **options: Any,
 ) -> None:
-    """Run the pipelines of TARGET: a module, or module:Class.
+    """Run the pipelines of each TARGET: a module, or module:Class.
 
     Stops at SIGTERM or SIGINT: finishes what was received, accounts for every message and exits with 0, or
     with 3 when callbacks had to be cancelled. A second signal ends it at once. Exit code 78: the set-up is
@@ -83,19 +88,24 @@ def run(
 
     --dry-run, --dump-only and --from try a pipeline out instead, and end by themselves.
     """
-    configure(log_format, log_level, tracebacks=tracebacks)
+    worker = Worker.taken_from(os.environ)
+    configure(log_format, log_level, tracebacks=tracebacks, worker=None if worker is None else worker.number)
     try:
-        classes = load(target)
+        if worker is None and supervised(options) and not is_trial(options):
+            leave(supervise(options))
+        classes = chosen(targets)
         if options["queue"] is not None and len(classes) > 1:
-            raise ConfigError(f"--queue goes with one pipeline, but {target} has {len(classes)}")
+            raise ConfigError(f"--queue goes with one pipeline, but {' '.join(targets)} has {len(classes)}")
         if is_trial(options):
             leave(try_out(classes, url, options, lambda cls: made(cls, options, strict=strict)))
-        pipelines = [made(cls, options, strict=strict) for cls in classes]
+        workers = 1 if worker is None else worker.of
+        pipelines = [made(cls, options, workers, strict=strict) for cls in classes]
         code = anyio.run(
             serve,
             pipelines,
             url,
             options,
+            worker,
             backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None},
         )
     except FlowError as error:
@@ -103,14 +113,20 @@ def run(
     leave(code)
 
 
-def made(cls: type[Pipeline[Any, Any]], options: dict[str, Any], *, strict: bool) -> Pipeline[Any, Any]:
+def made(
+    cls: type[Pipeline[Any, Any]], options: dict[str, Any], workers: int = 1, *, strict: bool
+) -> Pipeline[Any, Any]:
     """Make the pipeline with the options given on the command line and its settings from the environment.
+
+    As one of several *workers* it has a share of the rate limit.
 
     Raises:
         ConfigError: an option, a setting or the class is wrong.
     """
     given = {name: options[name] for name in ("queue", "concurrency", "prefetch", "retry_delay")}
     changed = {name: value for name, value in given.items() if value is not None}
+    if workers > 1:
+        changed |= shared(cls, workers)
     pipeline = cls.configured(os.environ, **changed)
     for warning in pipeline.warnings():
         if strict:
@@ -119,7 +135,23 @@ def made(cls: type[Pipeline[Any, Any]], options: dict[str, Any], *, strict: bool
     return pipeline
 
 
-async def serve(pipelines: list[Pipeline[Any, Any]], url: BrokerUrl, options: dict[str, Any]) -> int:
+def shared(cls: type[Pipeline[Any, Any]], workers: int) -> dict[str, Any]:
+    """Return the options of *cls* that are other ones for each of several *workers*.
+
+    Raises:
+        ConfigError: it cannot be worked by several.
+    """
+    if cls.partition_key is not Pipeline.partition_key:
+        raise ConfigError(
+            f"--workers {workers} would break the order that {cls.__name__}.partition_key promises: "
+            "run it with --workers 1, and raise its concurrency"
+        )
+    return {} if cls.rate_limit is None else {"rate_limit": cls.rate_limit.divided(workers)}
+
+
+async def serve(
+    pipelines: list[Pipeline[Any, Any]], url: BrokerUrl, options: dict[str, Any], worker: Worker | None
+) -> int:
     """Run *pipelines* until a signal; return the exit code."""
     dump = Dump(options["dump"]) if options["dump"] else None
     run_options = RunOptions(
@@ -127,7 +159,7 @@ async def serve(pipelines: list[Pipeline[Any, Any]], url: BrokerUrl, options: di
     )
     runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
     port = None if options["no_ops"] else options["ops_port"]
-    code = await Service(runners, ops_host=options["ops_host"], ops_port=port).run()
+    code = await Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker).run()
     if dump is not None:
         dump.tell()
     return code

@@ -11,7 +11,7 @@ from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
 from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.demo.rabbitmq_node import RabbitMQNode
-from flow.errors import AccessDenied, BrokerError, ConnectionLost, NotFound, PublishFailed
+from flow.errors import AccessDenied, BrokerError, ConnectionLost, NotFound, PublishFailed, PublishReturned
 from tests.broker.queues import Acknowledging, Queues, Received
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
@@ -77,10 +77,10 @@ async def test_unroutable_message_fails_and_names_exchange_and_key(
     await queues.channel.exchange_declare("x", exchange_type="topic")
 
     with pytest.raises(
-        PublishFailed, match=r"No queue takes messages for exchange x with the key k\.1: bind one"
+        PublishReturned, match=r"No queue takes messages for exchange x with the key k\.1: bind one"
     ):
         await publisher.publish("x", "k.1", b"")
-    with pytest.raises(PublishFailed, match="There is no queue nope: correct its name"):
+    with pytest.raises(PublishReturned, match="There is no queue nope: correct its name"):
         await publisher.publish("", "nope", b"")
 
 
@@ -204,7 +204,7 @@ async def test_two_messages_of_one_id_are_judged_each_by_itself(publisher: Publi
             group.start_soon(publish, "nope")
             group.start_soon(publish, "a")
 
-        assert type(errors["nope"]) is PublishFailed
+        assert type(errors["nope"]) is PublishReturned
         assert errors["a"] is None
     assert len(await queues.drain("a")) == 50
 

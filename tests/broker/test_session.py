@@ -10,7 +10,7 @@ from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
 from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
 from flow.demo.rabbitmq_node import RabbitMQNode
-from flow.errors import ConfigError, ConnectionLost
+from flow.errors import ConfigError, ConnectionLost, ConsumerCancelled
 from tests.broker.queues import PATIENCE, Acknowledging, Queues, Received, eventually, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
@@ -22,11 +22,13 @@ def numbered(count: int) -> list[bytes]:
     return [str(number).encode() for number in range(count)]
 
 
-async def failure_of(session: Session, seconds: float = PATIENCE) -> str:
+async def failure_of(
+    session: Session, seconds: float = PATIENCE, kind: type[ConnectionLost] = ConnectionLost
+) -> str:
     """Wait for the session to fail, close it, and return the sentence."""
     with anyio.fail_after(seconds):
         await session.failed.wait()
-    assert isinstance(session.failure, ConnectionLost)
+    assert type(session.failure) is kind
     await session.close()
     return str(session.failure)
 
@@ -184,7 +186,8 @@ async def test_session_fails_when_its_queue_is_deleted(url: BrokerUrl, queues: Q
 
     await queues.channel.queue_delete("b")
 
-    assert await failure_of(session, 3) == "The broker cancelled the consumer of b: was the queue deleted?"
+    failure = await failure_of(session, 3, ConsumerCancelled)
+    assert failure == "The broker cancelled the consumer of b: was the queue deleted?"
 
 
 async def test_session_fails_when_the_broker_closes_its_channel(

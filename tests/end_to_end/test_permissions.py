@@ -94,7 +94,7 @@ async def test_what_cannot_be_parked_is_not_lost(
 
     await push(flow, amqp_url)
     running = await flow.run("pipelines.crm", AMQP_URL=await may("worker that cannot park"))
-    await running.says("could not park")
+    await running.says("nothing can be parked")
     with anyio.fail_after(30):
         await crm.until(lambda: len(crm.records) == 1)
     code = await running.stop()

@@ -53,6 +53,34 @@ async def test_a_missing_queue(flow: Flow) -> None:
     await refused(flow, "run", "pipelines.crm", "--queue", "no.crm", code=78, says="no.crm")
 
 
+async def test_a_missing_queue_of_several_workers(flow: Flow) -> None:
+    """One worker goes ahead and says it; the others never start, and nothing is started again."""
+    arguments = ("pipelines.crm", "--queue", "no.crm", "--workers", "3")
+    said = await refused(flow, "run", *arguments, code=78, says="no.crm")
+    assert "starts again" not in said
+
+
+@pytest.mark.parametrize("target", ["mine", "nothing_here", "broken"])
+async def test_a_wrong_target_of_several_workers(flow: Flow, target: str) -> None:
+    (flow.folder / "mine.py").write_text(PIPELINE.format(option="concurency = 3"))
+    (flow.folder / "broken.py").write_text("1 / 0\n")
+    code = 78 if target == "mine" else 2
+
+    await refused(flow, "run", target, "--workers", "2", code=code, says=target)
+
+
+@pytest.mark.parametrize("workers", ["0", "many"])
+async def test_a_wrong_number_of_workers(flow: Flow, workers: str) -> None:
+    await refused(flow, "run", "pipelines.crm", "--workers", workers, code=2, says="--workers")
+
+
+async def test_one_queue_for_several_pipelines(flow: Flow) -> None:
+    (flow.folder / "mine.py").write_text(PIPELINE.format(option=""))
+    says = "--queue goes with one pipeline, but pipelines.crm mine has 2"
+
+    await refused(flow, "run", "pipelines.crm", "mine", "--queue", "acme.crm", code=78, says=says)
+
+
 async def test_a_refused_permission(flow: Flow, rabbitmq: RabbitMQControl, vhost: str) -> None:
     await rabbitmq.add_user(f"reader-{vhost}", "secret")
     await rabbitmq.permit(f"reader-{vhost}", vhost, "^$", "^$", "^other$")

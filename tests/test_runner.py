@@ -1,0 +1,128 @@
+"""What a runner counts and waits for, on a real broker."""
+
+from collections.abc import AsyncIterator, Callable
+
+import anyio
+import pytest
+
+from flow.broker.url import BrokerUrl
+from flow.errors import NotFound
+from flow.message import Message
+from flow.metrics import PipelineMetrics
+from flow.pipeline import Pipeline
+from flow.runner import Runner, RunOptions
+from flow.schema import IdsMessage
+from flow.topology import DEAD_QUEUE, PARK_EXCHANGE
+from tests.broker.queues import Queues, connected, until
+
+pytestmark = pytest.mark.anyio
+
+
+Start = Callable[[], Runner]
+
+
+class Ids(Pipeline[IdsMessage]):
+    """Delivers at once."""
+
+    queue = "ids"
+    dead_letter = "refuse"
+
+    def handle_message(self, message: Message[IdsMessage]) -> IdsMessage:
+        return message.body
+
+
+@pytest.fixture
+async def queues(amqp_url: str) -> AsyncIterator[Queues]:
+    connection = await connected(amqp_url)
+    yield Queues(await connection.channel())
+    with anyio.move_on_after(3):
+        await connection.close()
+
+
+@pytest.fixture
+async def running(amqp_url: str) -> AsyncIterator[Start]:
+    """Starts a runner that looks for its queue ten times a second; it is stopped at the end."""
+    async with anyio.create_task_group() as tasks:
+        started: list[Runner] = []
+
+        def start() -> Runner:
+            options = RunOptions(wait=True, slow_retry=0.1)
+            started.append(Runner(Ids(), BrokerUrl.parse(amqp_url), options))
+            tasks.start_soon(started[-1].run)
+            return started[-1]
+
+        yield start
+        for runner in started:
+            runner.stop()
+
+
+def published(metrics: PipelineMetrics) -> dict[str, int]:
+    return {outcome: count for outcome, count in metrics.published.items() if count}
+
+
+async def test_a_confirmed_copy_in_the_park_is_counted(queues: Queues, running: Start) -> None:
+    await queues.make("ids")
+    await queues.make(DEAD_QUEUE)
+    await queues.channel.exchange_declare(PARK_EXCHANGE, exchange_type="fanout", durable=True)
+    await queues.channel.queue_bind(DEAD_QUEUE, PARK_EXCHANGE)
+    await queues.fill("ids", [b"{"])
+
+    runner = running()
+    await until(lambda: runner.account.parked == 1)
+
+    assert published(runner.metrics) == {"confirmed": 1}
+
+
+async def test_a_copy_that_no_queue_takes_is_counted_as_returned(queues: Queues, running: Start) -> None:
+    await queues.make("ids")
+    await queues.channel.exchange_declare(PARK_EXCHANGE, exchange_type="fanout", durable=True)
+    await queues.fill("ids", [b"{"])
+
+    runner = running()
+    await until(lambda: published(runner.metrics))
+
+    assert published(runner.metrics) == {"returned": 1}
+
+
+async def test_a_park_that_is_not_there_is_counted_as_a_failure(queues: Queues, running: Start) -> None:
+    await queues.make("ids")
+    await queues.fill("ids", [b"{"])
+
+    runner = running()
+    await until(lambda: published(runner.metrics))
+
+    assert published(runner.metrics) == {"failed": 1}
+
+
+async def test_a_deleted_queue_is_counted_as_a_cancelled_consumer_and_waited_for(
+    queues: Queues, running: Start
+) -> None:
+    await queues.make("ids")
+    runner = running()
+    await until(lambda: runner.unready() is None)
+
+    await queues.channel.queue_delete("ids")
+    await until(lambda: runner.metrics.reconnects["configuration"] > 0)
+    await queues.make("ids")
+    await until(lambda: runner.unready() is None)
+
+    assert (runner.metrics.reconnects["cancelled"], runner.metrics.reconnects["lost"]) == (1, 0)
+
+
+async def test_waiting_starts_to_consume_once_the_queue_appears(queues: Queues, running: Start) -> None:
+    runner = running()
+    await until(lambda: runner.metrics.reconnects["configuration"] > 1)
+    assert "ids" in runner.unready()
+
+    await queues.make("ids")
+    await queues.fill("ids", [b'{"actionId": 1}'])
+
+    await until(lambda: runner.account.received == 1)
+    assert runner.unready() is None
+
+
+async def test_without_waiting_a_missing_queue_ends_the_run(amqp_url: str) -> None:
+    runner = Runner(Ids(), BrokerUrl.parse(amqp_url), RunOptions(slow_retry=0.1))
+
+    with pytest.RaisesGroup(NotFound, flatten_subgroups=True):
+        await runner.run()

@@ -1,0 +1,110 @@
+"""The supervisor over processes that are no pipelines: what it starts, how often, and how it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from flow.changes import changes
+from flow.errors import ConfigError
+from flow.supervisor import Plan, Supervisor, rank
+from tests.broker.queues import until
+
+pytestmark = pytest.mark.anyio
+
+STARTS = "import os, sys; n = os.environ['FLOW_INTERNAL_WORKER'][0]; open('starts', 'a').write(n);"
+
+
+@pytest.fixture(autouse=True)
+def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """The numbers of the workers that were started, in order."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "starts"
+    return lambda: file.read_text() if file.exists() else ""
+
+
+def supervisor(code: str, workers: int = 1, shutdown_timeout: float = 25.0) -> Supervisor:
+    return Supervisor(
+        Plan(
+            command=[sys.executable, "-c", STARTS + code],
+            environment=dict(os.environ),
+            workers=workers,
+            shutdown_timeout=shutdown_timeout,
+            ops_port=None,
+        )
+    )
+
+
+@pytest.mark.parametrize("code", [2, 78])
+async def test_a_wrong_set_up_at_the_start_is_the_end(code: int, starts: Callable[[], str]) -> None:
+    """No worker but the first is started, and that once."""
+    with anyio.fail_after(30):
+        ended = await supervisor(f"sys.exit({code})", workers=3).run()
+
+    assert (ended, starts()) == (code, "1")
+
+
+async def test_a_crash_is_started_again_until_stopped(starts: Callable[[], str]) -> None:
+    made = supervisor("sys.exit(1)")
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.run)
+            await until(lambda: starts() == "11")
+            made.stop()
+
+
+async def test_stopping_ends_what_has_not_begun(starts: Callable[[], str]) -> None:
+    """A process that SIGTERM ends before it listens to it had received nothing."""
+    made = supervisor("import time; time.sleep(600)")
+    codes: list[int] = []
+
+    async def run() -> None:
+        codes.append(await made.run())
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await until(lambda: starts() == "1")
+            assert made.ready() == "worker 1 is starting"
+            made.stop()
+
+    assert codes == [0]
+
+
+async def test_a_signal_stops_it(starts: Callable[[], str]) -> None:
+    made = supervisor("import time; time.sleep(600)")
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.run)
+            await until(lambda: starts() == "1")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_exit_codes_have_an_order() -> None:
+    assert sorted([78, 1, 0, 2, 3], key=rank) == [0, 3, 1, 2, 78]
+    assert rank(42) == rank(1)
+
+
+def test_it_loads_neither_the_broker_library_nor_pipelines() -> None:
+    """It stays small, and nothing of the user's can make it fail."""
+    code = (
+        "import flow.supervisor, sys; print([one for one in ('aiormq', 'pipelines') if one in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_reloading_names_the_library_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+
+    with pytest.raises(ConfigError, match=r"^--reload needs watchfiles, .* 'proca-flow\[reload\]'$"):
+        changes(tmp_path, [])
