@@ -41,6 +41,7 @@ class Preparer:
                 continue
             message.state = State.RUNNING
             if message.redelivered and self._recall.answers(message):
+                self._unfit.pop(message, None)
                 continue
             with guard:
                 if message not in self._unfit:

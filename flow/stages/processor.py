@@ -146,6 +146,7 @@ class Processor:
                 intake.wake()
             message.state = State.RUNNING
             if raw and message.redelivered and answered(message):
+                unfit.pop(message, None)
                 continue
             mark.work = message
             with guard:
@@ -202,12 +203,12 @@ class Processor:
     async def _prepare(self, mark: Mark[Work], intake: Intake) -> bool:
         """Prepare the next chunk, of one message while a target is down; tell whether there is more to do."""
         assert self._preparer is not None
-        prepared = len(intake.prepared)
+        received = len(intake.received)
         chunk = self._preparer.chunk(intake, alone=bool(self.gates.down))
         if intake:
             intake.wake()  # the others take their share meanwhile
         if not chunk:
-            return len(intake.prepared) > prepared
+            return len(intake.received) < received  # what was taken needs no preparing
         mark.work = chunk
         if self.gates.down:
             mark.epoch = self.gates.start(chunk[0].origin.queue)

@@ -191,3 +191,26 @@ async def test_partitions_are_prepared_apart(start: Start) -> None:
 
     assert [call for call in pipeline.calls if isinstance(call, list)] == [[1, 3, 5], [2, 4, 6]]
     assert sorted(line.acked) == list(range(1, 7))
+
+
+async def test_what_needs_no_preparing_holds_up_nothing(start: Start) -> None:
+    """Redeliveries that are answered from memory come one by one, and behind them new messages."""
+
+    class One(Prepared):
+        queue = "numbers"
+        prepare_size = 1
+
+    line = await start(One)
+    pipeline: Any = line.engine.pipeline
+    await line.push(1, 2, 3)
+    settled = line.origin.acked
+    line.origin.alive = False
+    line.engine.lost([], settled)
+    line.origin = type(line.origin)("numbers")
+    again = [line.origin.message({"n": n}, redelivered=True) for n in (1, 2, 3)]
+
+    line.engine.receive([*again, line.origin.message({"n": 4})])
+    await quiet()
+
+    assert line.acked == [1, 2, 3, 4]
+    assert [call for call in pipeline.calls if isinstance(call, list)] == [[1], [2], [3], [4]]
