@@ -56,6 +56,11 @@ def _flag(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be True or False, got {shown(value)}")
 
 
+def _priority(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**31):
+        raise ConfigError(f"{name} must be a whole number or None, got {shown(value)}")
+
+
 def _prefetch(name: str, value: object) -> None:
     if value is not None:
         whole(name, value)
@@ -97,6 +102,8 @@ OPTIONS: Mapping[str, Check] = {
     "retries": _kind(Retries),
     "rate_limit": _kind(RateLimit, none=True),
     "prefetch": _prefetch,
+    "exclusive": _flag,
+    "consumer_priority": _priority,
     "handler_timeout": seconds,
     "batch_timeout": seconds,
     "retry_delay": seconds,

@@ -58,6 +58,10 @@ class Pipeline(Generic[In, Out]):
     """How often `handle_batch`, or else `handle_message`, is called. Defaults to None: no limit."""
     prefetch: int | None = None
     """Most unsettled messages the broker grants; None: what handlers and batches can use, 100 to 2000."""
+    exclusive: bool = False
+    """Whether nobody else may consume the queue meanwhile. Defaults to False."""
+    consumer_priority: int | None = None
+    """Consumers of a higher priority get messages first; None: 0, as for all. Defaults to None."""
     handler_timeout: float = 60.0
     """Most seconds for one `handle_message` or `handle_failed`; then it is cancelled and counts as failed.
     Defaults to 60."""

@@ -10,6 +10,7 @@ import anyio
 
 from flow.account import Account
 from flow.broker.backoff import Backoff
+from flow.broker.line import Consuming
 from flow.broker.session import Session
 from flow.broker.tap import Receive
 from flow.broker.url import BrokerUrl
@@ -188,6 +189,11 @@ class Runner:
             self._url,
             name=f"flow {pipeline.name}",
             max_body=pipeline.max_body,
+            consuming=Consuming(
+                name=f"flow {pipeline.name}",
+                exclusive=pipeline.exclusive,
+                priority=pipeline.consumer_priority,
+            ),
             line_lost=None if hasattr(pipeline, "queue") else subscription.lost,
         )
         try:

@@ -34,6 +34,8 @@ class Link:
         self, url: BrokerUrl, *, name: str, heartbeat: int, context: ssl.SSLContext | None, max_body: int
     ) -> None:
         """Prepare a connection; made by `connect` only."""
+        self.url = url
+        """The address that was reached."""
         self.receive: Receive = ignore
         """Gets the deliveries of tapped channels, all those of one read from the socket at once."""
         self.ended: Ended = ignore
@@ -95,14 +97,28 @@ class Link:
 async def connect(
     url: BrokerUrl, *, name: str, heartbeat: int, max_body: int = 0, deadline: float = CONNECT
 ) -> Link:
-    """Open a connection under *name*; one that is silent for two *heartbeat*s is ended.
+    """Open a connection under *name*, to the first address of *url* that is reached.
 
-    Bodies above *max_body* bytes are not kept.
+    One that is silent for two *heartbeat*s is ended. Bodies above *max_body* bytes are not kept.
 
     Raises:
-        BrokerError: it was not open within *deadline* seconds; a ConnectionLost may pass, others will not.
+        BrokerError: it was not open within *deadline* seconds at any address; a ConnectionLost may pass,
+            others will not.
     """
     quiet()
+    lost: list[ConnectionLost] = []
+    for one in (url, *url.alternatives):
+        try:
+            return await connect_to(one, name=name, heartbeat=heartbeat, max_body=max_body, deadline=deadline)
+        except ConnectionLost as error:
+            lost.append(error)
+    if len(lost) == 1:
+        raise lost[0]
+    raise ConnectionLost("; ".join(str(error) for error in lost)) from lost[-1]
+
+
+async def connect_to(url: BrokerUrl, *, name: str, heartbeat: int, max_body: int, deadline: float) -> Link:
+    """Open a connection to *url* itself, as `connect` says."""
     if url.in_the_clear:
         warn_of_plain(url.host)
     context = await anyio.to_thread.run_sync(url.context) if url.tls else None

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from aiormq.abc import AbstractChannel
@@ -13,7 +14,6 @@ from flow.broker.border import background, bounded, error_of, result
 from flow.broker.connecting import CLOSE, Link
 from flow.broker.settling import Consumer
 from flow.broker.tap import SilentBroker
-from flow.broker.url import BrokerUrl
 from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled
 from flow.message import Message
 
@@ -22,22 +22,47 @@ REPLY = 10.0  # seconds within which the broker must answer; what got no answer 
 Ended = Callable[["Line", BrokerError], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consuming:
+    """How queues are consumed."""
+
+    name: str = "flow"
+    """What the consumer tags begin with."""
+    exclusive: bool = False
+    """Whether nobody else may consume the queue meanwhile."""
+    priority: int | None = None
+    """Consumers of a higher priority get messages first (rabbitmq.com/docs/consumer-priority)."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments for the broker."""
+        return {} if self.priority is None else {"x-priority": self.priority}
+
+
 class Line:
     """The consumer of one queue on a channel of its own, so that what is wrong with it ends no other."""
 
     def __init__(
-        self, url: BrokerUrl, link: Link, channel: AbstractChannel, queue: str, prefetch: int, ended: Ended
+        self,
+        link: Link,
+        consuming: Consuming,
+        channel: AbstractChannel,
+        queue: str,
+        prefetch: int,
+        ended: Ended,
     ) -> None:
         """Take an open *channel* and tell *ended* once how it ended; made by `open` only."""
         self.queue = queue
         self.over = False
         """Whether nothing can be settled any more."""
-        self._url = url
+        self._consuming = consuming
         self._link = link
         self._channel = channel
         self._ended = ended
         self._settler = link.protocol.tap(channel.number)
-        self.consumer: Consumer = self._settler.consumer(queue, f"flow-{channel.number}", prefetch)
+        self.consumer: Consumer = self._settler.consumer(
+            queue, f"{consuming.name.replace(' ', '-')}-{channel.number}", prefetch
+        )
         """The origin of its messages."""
         # The channel closes, or the broker cancels the consumer (its queue was deleted, its node went away),
         # which closes nothing.
@@ -45,7 +70,7 @@ class Line:
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
 
     @classmethod
-    async def open(cls, url: BrokerUrl, link: Link, queue: str, prefetch: int, ended: Ended) -> "Line":
+    async def open(cls, link: Link, consuming: Consuming, queue: str, prefetch: int, ended: Ended) -> "Line":
         """Consume *queue*, which must exist; its messages may come before this returns.
 
         Raises:
@@ -56,7 +81,7 @@ class Line:
         """
         opening = link.connection.channel(publisher_confirms=False)
         channel = await bounded(opening, seconds=REPLY, give_up=link.abort, fault=link.lost)
-        line = cls(url, link, channel, queue, prefetch, ended)
+        line = cls(link, consuming, channel, queue, prefetch, ended)
         try:
             await line._consume()
         except BaseException:
@@ -118,7 +143,13 @@ class Line:
         await self._asked(channel.queue_declare(self.queue, passive=True))
         await self._asked(channel.basic_qos(prefetch_count=consumer.prefetch))
         await self._asked(
-            channel.basic_consume(self.queue, self._untapped, consumer_tag=consumer.consumer_tag)
+            channel.basic_consume(
+                self.queue,
+                self._untapped,
+                consumer_tag=consumer.consumer_tag,
+                exclusive=self._consuming.exclusive,
+                arguments=self._consuming.arguments,
+            )
         )
 
     async def _asked(self, operation: Coroutine[Any, Any, object]) -> None:
@@ -143,7 +174,7 @@ class Line:
     def _refused(self, error: BaseException) -> BrokerError:
         if self._link.over:
             return self._link.lost(error)
-        return faults.consuming(error, self._url, self.queue)
+        return faults.consuming(error, self._link.url, self.queue)
 
     def _fail(self, failure: BrokerError) -> None:
         if not self.over:

@@ -9,7 +9,7 @@ import anyio
 
 from flow.broker.border import background, error_of
 from flow.broker.connecting import Link, caution, connect
-from flow.broker.line import Line
+from flow.broker.line import Consuming, Line
 from flow.broker.settling import Consumer
 from flow.broker.tap import Receive
 from flow.broker.url import BrokerUrl
@@ -29,7 +29,7 @@ class Session:
     The fault of a line ends the session as well, unless somebody asked to be told of lost lines.
     """
 
-    def __init__(self, url: BrokerUrl, link: Link, line_lost: LineLost | None = None) -> None:
+    def __init__(self, link: Link, consuming: Consuming, line_lost: LineLost | None = None) -> None:
         """Take an open connection; called by `connect` only."""
         self.failed = anyio.Event()
         """Set at the first fault; nothing can be settled from then on."""
@@ -39,8 +39,8 @@ class Session:
         """What is consumed, by queue."""
         self._retired: list[Line] = []  # consume no more; what they brought may still be settled
         self._lost: list[Line] = []  # ended by themselves, and are not closed yet
-        self._url = url
         self._link = link
+        self._consuming = consuming
         self._line_lost = line_lost
         self._over = False
         self._early: list[Message[Any]] = []  # came before `begin`
@@ -56,12 +56,14 @@ class Session:
         name: str = "flow",
         max_body: int = 1 << 20,
         heartbeat: int = 10,
+        consuming: Consuming | None = None,
         line_lost: LineLost | None = None,
     ) -> "Session":
         """Connect, consuming nothing yet.
 
         A message whose body is above *max_body* bytes has an empty one. The broker may be silent for two
-        *heartbeat*s (seconds). All waits are bounded; cancelling ends what has begun, promptly.
+        *heartbeat*s (seconds). *consuming* says how each queue is consumed. All waits are bounded; cancelling
+        ends what has begun, promptly.
 
         Raises:
             AccessDenied: wrong login, or no permission on the virtual host.
@@ -74,7 +76,7 @@ class Session:
         link = await connect(url, name=name, heartbeat=heartbeat, max_body=max_body)
         if text := caution(link.connection.server_properties):
             log.warning("%s", text)
-        return cls(url, link, line_lost)
+        return cls(link, consuming or Consuming(name=name), line_lost)
 
     @classmethod
     async def open(
@@ -140,7 +142,7 @@ class Session:
             ConnectionLost: the queue is not available now, or the session has failed.
         """
         check(queue, prefetch)
-        line = await Line.open(self._url, self._link, queue, prefetch, self._line_ended)
+        line = await Line.open(self._link, self._consuming, queue, prefetch, self._line_ended)
         self.lines[queue] = line
         if line.over:  # it ended before anybody could be told
             self._line_ended(line, self._link.lost(None))

@@ -38,20 +38,26 @@ class BrokerUrl:
     certfile: Path | None = None
     """Our own certificate, for brokers that ask for one."""
     keyfile: Path | None = None
+    alternatives: tuple["BrokerUrl", ...] = ()
+    """Where else the broker is, in the order in which these are tried: the nodes of a cluster."""
 
     @classmethod
     def parse(cls, text: str, *, user: str = "", password: str = "") -> "BrokerUrl":
         """Read a URL like amqps://USER:PASSWORD@HOST/VHOST?cafile=FILE; loopback needs no login.
 
-        *user* and *password* fill in what the URL leaves out.
+        *user* and *password* fill in what the URL leaves out. Further URLs may follow after white space: they
+        are tried in their order when the first is not reached, at each connecting.
 
         Raises:
             ConfigError: it is wrong; the sentence says where, and never quotes the password.
         """
+        text, *others = re.split(r"\s+(?=amqps?://)", text.strip())
         parts = split(text)
         host, port = host_and_port(parts)
+        alternatives = tuple(cls.parse(one, user=user, password=password) for one in others)
         user, password = login(parts, host, user, password)
         return cls(
+            alternatives=alternatives,
             host=host,
             port=port,
             vhost=vhost(parts.path),
@@ -92,7 +98,7 @@ class BrokerUrl:
 
     def on(self, name: str) -> "BrokerUrl":
         """Return the same address with the virtual host *name*."""
-        return replace(self, vhost=name)
+        return replace(self, vhost=name, alternatives=tuple(one.on(name) for one in self.alternatives))
 
     @property
     def place(self) -> str:

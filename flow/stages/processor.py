@@ -205,10 +205,10 @@ class Processor:
         assert self._preparer is not None
         received = len(intake.received)
         chunk = self._preparer.chunk(intake, alone=bool(self.gates.down))
-        if intake:
-            intake.wake()  # the others take their share meanwhile
         if not chunk:
             return len(intake.received) < received  # what was taken needs no preparing
+        if intake:
+            intake.wake()  # the others take their share meanwhile
         mark.work = chunk
         if self.gates.down:
             mark.epoch = self.gates.start(chunk[0].origin.queue)

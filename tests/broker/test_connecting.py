@@ -318,3 +318,18 @@ async def test_connections_without_tls_across_a_network_are_warned_of_once(
 )
 def test_versions_that_drop_messages_are_warned_of(version: str, warned: bool) -> None:
     assert (caution({"version": version}) is not None) is warned
+
+
+async def test_another_address_is_tried_when_the_first_is_not_reached(url: BrokerUrl) -> None:
+    """R34: at each connecting anew, in their order; when none is reached, all of them are told."""
+    nowhere = BrokerUrl.parse("amqp://127.0.0.1:1")
+    reached = replace(nowhere, alternatives=(url,))
+
+    for _ in range(2):
+        link = await connect(reached, name="flow", heartbeat=10)
+        await link.close()
+    with pytest.raises(ConnectionLost) as lost:
+        await connect(replace(nowhere, alternatives=(nowhere,)), name="flow", heartbeat=10)
+
+    assert link.url == url
+    assert str(lost.value).count("Nothing listens at 127.0.0.1:1") == 2

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from flow.broker.line import Line
+from flow.broker.line import Consuming, Line
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
 from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
-from flow.errors import BrokerError, ConsumerCancelled, NotFound
+from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled, NotFound
 from tests.broker.queues import Acknowledging, Queues, Received, eventually, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
@@ -122,3 +122,22 @@ async def test_a_lost_connection_is_no_lost_queue(
 
     assert lost == []
     assert all(not consumer.alive for consumer in session.consumers)
+
+
+async def test_tag_priority_and_exclusiveness_are_seen_by_the_broker(
+    url: BrokerUrl, queues: Queues, rabbitmq: RabbitMQControl, vhost: str
+) -> None:
+    """R17."""
+    await queues.make("a")
+    first = await Session.connect(url, consuming=Consuming(name="flow crm", exclusive=True, priority=7))
+    await first.add("a", 5)
+    told = await rabbitmq.ctl("list_consumers", "-p", vhost, "consumer_tag", "arguments")
+    second = await Session.connect(url)
+
+    with pytest.raises(ConnectionLost, match="The queue a is held by another consumer alone"):
+        await second.add("a", 5)
+
+    assert "flow-crm-1" in told
+    assert '"x-priority",7' in told.replace(" ", "")
+    await first.close()
+    await second.close()

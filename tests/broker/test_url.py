@@ -226,3 +226,12 @@ def test_secrets_are_read_from_files(tmp_path: Path) -> None:
 
 def test_virtual_host_can_be_replaced() -> None:
     assert str(BrokerUrl.parse("amqp://localhost/a").on("b/c")) == "amqp://guest:***@localhost:5672/b%2Fc"
+
+
+def test_further_addresses_follow_after_white_space() -> None:
+    url = BrokerUrl.parse("amqps://flow:s3cret@one/v\n amqps://flow:0ther@two:5555/v ")
+
+    (other,) = url.alternatives
+    assert (url.host, url.vhost, other.host, other.port, other.password) == ("one", "v", "two", 5555, "0ther")
+    assert url.on("w").alternatives[0].vhost == "w"
+    assert "0ther" not in repr(url) + str(url)

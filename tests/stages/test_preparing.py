@@ -118,19 +118,25 @@ async def test_a_target_that_is_down_costs_the_chunk_no_attempt(start: Start) ->
     assert (line.acked, line.rejected) == ([1], [99, 2])
 
 
-async def test_a_target_that_stays_down_is_asked_at_its_time_and_not_before(start: Start) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_target_that_stays_down_is_asked_at_its_time_and_not_before(
+    start: Start, workers: int
+) -> None:
     class Down(Prepared):
         queue = "numbers"
+        concurrency = workers
         failing = Unavailable("closed")
 
     line = await start(Down)
     pipeline: Any = line.engine.pipeline
     await line.push(99, 99)
+    processor = line.engine._processor
+    assert sum(intake.bell.waiting for intake in processor.reception.intakes) == workers
 
     for _ in range(60):
         await line.advance(1.0)
 
-    assert 4 <= len(pipeline.calls) <= 12  # after 1, 2, 4, 8, 16 and 32 s, each up to a half sooner
+    assert 4 <= len(pipeline.calls) <= 14  # after 1, 2, 4, 8, 16 and 32 s, each up to a half sooner
     assert line.account == {"received": 2}
 
 

@@ -37,6 +37,7 @@ ENDS: dict[str, Callable[[], BaseException]] = {
 WAITS = {"gate": 0.0, "nap": 3.0, "hang": 500.0}
 MARKS = ["mark retry", "mark soon", "mark reject", "mark skip"]
 WORDS = ["ok", *WAITS, "swallow", *ENDS]
+PATIENCE = 900  # seconds for 1000 schedules, which take about a minute on an idle machine
 PATIENT = 20_000.0  # seconds after which everything must be done, once nothing goes wrong any more
 
 
@@ -239,6 +240,10 @@ class Schedules(RuleBasedStateMachine):
         self.world.slow = slow
         self.world.turn_soon()
 
+    @rule(places=st.integers(-3, 3))
+    def reorder(self, places: int) -> None:
+        self.world.ready.rotate(places)
+
     @rule(fails=st.booleans(), seconds=st.sampled_from([0.0, 20.0]))
     def park(self, fails: bool, seconds: float) -> None:
         self.world.park_fails, self.world.park_takes = fails, seconds
@@ -282,7 +287,7 @@ class Drains(Schedules):
 
 
 PROFILE = settings(
-    max_examples=int(os.environ.get("SCHEDULES", "60")),
+    max_examples=int(os.environ.get("SCHEDULES", "1000")),
     stateful_step_count=int(os.environ.get("STEPS", "40")),
     deadline=None,
     derandomize="SCHEDULES" not in os.environ,
@@ -301,7 +306,7 @@ def silent() -> Any:
     logging.getLogger("flow").disabled = False
 
 
-TestSchedules = Schedules.TestCase
+TestSchedules = pytest.mark.timeout(PATIENCE)(Schedules.TestCase)
 TestSchedules.settings = PROFILE
-TestDrains = Drains.TestCase
+TestDrains = pytest.mark.timeout(PATIENCE)(Drains.TestCase)
 TestDrains.settings = PROFILE
