@@ -78,7 +78,7 @@ class Subscription:
         self._prefetch = granted if self._single else shared_prefetch(granted, len(self.wanted))
         errors = await self._add(session, self.wanted)
         if self.wanted and not session.lines:
-            raise session.failure or errors[0]
+            raise errors[0] if errors else session.failure or ConnectionLost("the session ended")
 
     async def keep(self, session: Session) -> None:
         """Keep *session* in line with what is wanted until it has failed."""

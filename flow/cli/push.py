@@ -104,7 +104,8 @@ class Report:
             say(str(push.fault))
         if self.unconfirmed and self._by_line:
             where = f": they are in {self._path}" if self._path else "; --unconfirmed would have kept them"
-            say(f"{self.unconfirmed} lines are not known to be confirmed{where}")
+            lines = "1 line is" if self.unconfirmed == 1 else f"{self.unconfirmed} lines are"
+            say(f"{lines} not known to be confirmed{where}")
         rate = push.confirmed / seconds if seconds else 0
         click.echo(f"pushed {push.pushed}, confirmed {push.confirmed} in {seconds:.1f} s ({rate:.0f}/s)")
         if push.fault:
