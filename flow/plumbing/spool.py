@@ -8,7 +8,7 @@ import anyio.to_thread
 import msgspec
 
 from flow.broker.publisher import Publisher
-from flow.errors import ConfigError, PublishFailed
+from flow.errors import PublishFailed
 from flow.parking import MESSAGE_ID
 from flow.records.files import usable_folder, write_durably
 from flow.topology import PARK_EXCHANGE
@@ -37,11 +37,7 @@ class Spool:
         Raises:
             ConfigError: it cannot be written.
         """
-        try:
-            usable_folder(folder)
-        except OSError as error:
-            raise ConfigError(f"the spool {folder} cannot be written: {error.strerror}") from error
-        self._folder = folder
+        self._folder = usable_folder(folder, "the spool")
 
     async def put(self, queue: str, headers: Headers, body: bytes) -> None:
         """Write one message and return when the disk has it; the same message twice is one file.

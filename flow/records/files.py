@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from flow.errors import ConfigError
+
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write *content* to *path*, for its owner's eyes only, and return once the disk has it.
@@ -30,13 +32,17 @@ def write_durably(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def usable_folder(path: Path) -> None:
-    """Make the folder *path* if there is none, and see that files can be written there.
+def usable_folder(path: Path, name: str) -> Path:
+    """Make the folder *path* if there is none, see that files can be written there, and return it.
 
     Raises:
-        OSError: they cannot.
+        ConfigError: they cannot; the sentence calls the folder by *name*.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    probe = path / f".probe.{os.getpid()}"
-    probe.touch()
-    probe.unlink()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = path / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{name} {path} cannot be written: {error.strerror}") from error
+    return path

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from flow.errors import ConfigError
 from flow.records.files import usable_folder, write_durably
 
 KEPT = 30 * 86_400.0  # seconds; by then a message has come to its end elsewhere
@@ -21,11 +20,7 @@ class Starts:
         Raises:
             ConfigError: it cannot be written.
         """
-        try:
-            usable_folder(folder)
-        except OSError as error:
-            raise ConfigError(f"the folder {folder} cannot be written: {error.strerror}") from error
-        self._folder = folder
+        self._folder = usable_folder(folder, "the folder")
         for path in folder.glob("*.started"):
             if time.time() - path.stat().st_mtime > KEPT:
                 path.unlink(missing_ok=True)
