@@ -16,6 +16,7 @@ from flow.devbroker.faults import Faults
 from flow.devbroker.vhost import VirtualHost
 
 CHUNK = 1 << 18  # octets read at once
+STARTING = ("greeting", "handshake")
 HANDSHAKE = 10.0  # seconds until a client must have opened its connection
 log = logging.getLogger(__name__)
 GONE = (TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
@@ -56,7 +57,7 @@ class DevBroker:
         """Remove a virtual host with everything in it; its connections are dropped."""
         removed = self._vhosts.pop(name, None)
         for connection in list(self.connections):
-            if removed is not None and getattr(connection, "vhost", None) is removed:
+            if connection.state == "running" and connection.agreed.vhost is removed:
                 connection.lost()
 
     def add_user(self, name: str, password: str) -> None:
@@ -136,7 +137,7 @@ class Talk:
         connection, faults = self.connection, self._faults
         with suppress(*GONE):
             while not connection.ended:
-                with anyio.fail_after(None if connection.is_open else HANDSHAKE):
+                with anyio.fail_after(HANDSHAKE if connection.state in STARTING else None):
                     chunk = await self._stream.receive(CHUNK)
                 await faults.reading.wait()
                 if connection.published:
@@ -147,9 +148,9 @@ class Talk:
                 except Exception:
                     log.exception("The broker failed; this is a defect of it")
                     self._drop()
-                if connection.heartbeat and not self._beating:
+                if connection.agreed.heartbeat and not self._beating:
                     self._beating = True
-                    group.start_soon(self._beat, connection.heartbeat)
+                    group.start_soon(self._beat, connection.agreed.heartbeat)
         connection.lost()
 
     async def _write(self) -> None:

@@ -19,6 +19,8 @@ GREETING = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 PUBLISH, ACK = 0x003C0028, 0x003C0050  # class and method, as one number
+GET_OK = b"\x00\x3c\x00\x47"
+NO_ROUTE = b"\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE"  # basic.return with 312 and its text
 FIXED = {"octet": ">B", "short": ">H", "long": ">I", "longlong": ">Q", "timestamp": ">Q"}
 
 head_of = struct.Struct(">BHI")
@@ -26,7 +28,30 @@ number_of = struct.Struct(">I")
 header_of = struct.Struct(">BHIHHQ")
 delivery_of = struct.Struct(">Q?")
 content_of = struct.Struct(">HHQ")
+ack_content_of = struct.Struct(">QB")
 ack_of = struct.Struct(">BHIIQ?B")
+
+
+class Ack:
+    """basic.ack, read quickly."""
+
+    __slots__ = ("delivery_tag", "multiple")
+
+    def __init__(self, delivery_tag: int, multiple: bool) -> None:
+        self.delivery_tag = delivery_tag
+        self.multiple = multiple
+
+
+def read_ack(content: bytes) -> Ack:
+    """Read basic.ack.
+
+    Raises:
+        Malformed: it is too short or too long.
+    """
+    if len(content) != 13:
+        raise Malformed(f"cannot decode {octets(content[4:])}")
+    tag, bits = ack_content_of.unpack_from(content, 4)
+    return Ack(tag, bool(bits & 1))
 
 
 def read_method(content: bytes) -> Any:
