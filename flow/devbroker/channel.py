@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 from pamqp.commands import Basic, Confirm
 
-from flow.devbroker import faults, properties, tables, wire
+from flow.devbroker import faults, tables, wire
 from flow.devbroker.confirming import Confirms
+from flow.devbroker.deadletter import returned
 from flow.devbroker.declaring import Declarations
 from flow.devbroker.errors import ChannelRefusal, ConnectionRefusal
 from flow.devbroker.handshake import Handshake
-from flow.devbroker.message import Entry, Message
+from flow.devbroker.message import Entry
 from flow.devbroker.publishing import Incoming, expiration, routing_keys
 from flow.devbroker.queues import Consumer, Queue
 
@@ -156,7 +157,7 @@ class Channel:
         if not no_ack:
             self._unacked[tag] = (queue, entry, consumer)
         if entry.returns and queue.terms.quorum:
-            message = counted(message, entry.returns)
+            message = returned(message, entry.returns)
         method = head + wire.delivery_of.pack(tag, entry.returns > 0) + message.address + tail
         self._line.write(wire.content_frames(method, self._number, message, self._frame_max))
 
@@ -182,7 +183,7 @@ class Channel:
 
     def _dispose(self, settled: list[Unacked], outcome: str) -> None:
         """Let go of, bury or put back what is *settled*, then let its consumers have more."""
-        returned: dict[Queue, list[Entry]] = {}
+        back: dict[Queue, list[Entry]] = {}
         for queue, entry, consumer in settled:
             if consumer is not None:
                 consumer.unacked -= 1
@@ -191,8 +192,8 @@ class Channel:
             if outcome == "reject":
                 queue.reject(entry)
             elif outcome == "requeue":
-                returned.setdefault(queue, []).append(entry)
-        for queue, entries in returned.items():
+                back.setdefault(queue, []).append(entry)
+        for queue, entries in back.items():
             queue.requeue(entries)
         for _, _, consumer in settled:
             if consumer is not None and consumer.blocked:
@@ -222,6 +223,7 @@ class Channel:
                 self._line.confirm_later(self)
         if self._faults.armed:
             self._faults.strike("publish", self._line)
+        self.incoming.end()
 
     def _check_exchange(self, name: str) -> None:
         self._account.check("write", "exchange", name, self._vhost.name)
@@ -294,9 +296,3 @@ class Channel:
         if self._confirms is None:
             self._confirms = Confirms(self._number, self._line.write)
         return Confirm.SelectOk()
-
-
-def counted(message: Message, returns: int) -> Message:
-    """Return *message* with the header in which quorum queues tell how often it came back."""
-    count = {"x-delivery-count": tables.long(returns)}
-    return Message(message.address, properties.with_headers(message.properties, count), message.body)

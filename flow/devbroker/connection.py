@@ -244,7 +244,7 @@ class Connection:
             elif self.state == "running":
                 raise ConnectionRefusal(504, "unexpected method in connection state running")
         except ConnectionRefusal as refusal:
-            self._refuse(refusal, *place)
+            self._refuse(refusal, *(place if refusal.code != 403 else (0, 0)))
 
     def _shake_hands(self, method: Any) -> None:
         answer = self._agreed.take(method)

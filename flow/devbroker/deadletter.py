@@ -1,4 +1,4 @@
-"""What a message looks like after it died in a queue: the headers that RabbitMQ 3.10 writes."""
+"""What a message looks like after it died in a queue or came back to it: the headers of RabbitMQ 3.10."""
 
 from flow.devbroker import properties, tables
 from flow.devbroker.message import Message, address
@@ -33,6 +33,12 @@ def dead(message: Message, *, reason: str, queue: str, exchange: str, key: str |
     found[properties.HEADERS] = tables.write_table(headers)
     target = address(exchange, message.key if key is None else key)
     return Message(target, properties.join(found), message.body)
+
+
+def returned(message: Message, returns: int) -> Message:
+    """Return *message* with the header in which quorum queues tell how often it came back."""
+    count = {"x-delivery-count": tables.long(returns)}
+    return Message(message.address, properties.with_headers(message.properties, count), message.body)
 
 
 def _recorded(headers: Table, death: Table) -> Table:

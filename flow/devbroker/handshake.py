@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from pamqp.commands import Connection
+from pamqp.common import FieldTable
 
 from flow.devbroker import tables, wire
 from flow.devbroker.accounts import Account
@@ -20,8 +21,8 @@ CAPABILITIES = (
     "per_consumer_qos",
     "publisher_confirms",
 )
-PROPERTIES = {
-    "capabilities": dict.fromkeys(CAPABILITIES, True),
+PROPERTIES: FieldTable = {
+    "capabilities": {name: True for name in CAPABILITIES},  # noqa: C420 (the type of fromkeys is narrower)
     "information": "A broker in memory for development; nothing is kept.",
     "product": "flow devbroker",
     "version": "3.10.8",  # of the RabbitMQ whose ways it follows

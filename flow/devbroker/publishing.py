@@ -95,13 +95,16 @@ class Incoming:
             raise ConnectionRefusal(505, "the body is longer than its header says")
         return self._missing == 0
 
+    def end(self) -> None:
+        """Be ready for the next message."""
+        self._missing = -1
+
     def finish(self) -> tuple[Message, bool, Properties]:
         """Return the message, whether it is mandatory, and its properties.
 
         Raises:
             ConnectionRefusal: it should be immediate, which RabbitMQ does not know either.
         """
-        self._missing = -1
         if self._flags & IMMEDIATE:
             raise ConnectionRefusal(540, "immediate=true")
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
