@@ -250,8 +250,8 @@ class Channel:
             raise ConnectionRefusal(530, f"attempt to reuse consumer tag '{tag}'")
         if "x-priority" in tables.read_table(method.arguments)[0]:
             raise ConnectionRefusal(540, "consumer priorities are not provided by the development broker")
-        self._check_not_exclusive(queue)
-        if method.exclusive and queue.consumers:
+        others = queue.consumers.values()
+        if any(other.exclusive for other in others) or (method.exclusive and others):
             raise ChannelRefusal(403, f"{self._vhost.place('queue', queue.name)} in exclusive use")
         consumer = Consumer(
             self, queue, tag, no_ack=method.no_ack, exclusive=method.exclusive, prefetch=self._prefetch
@@ -261,10 +261,6 @@ class Channel:
             self._answer(Basic.ConsumeOk(tag))
         queue.add(consumer)
         queue.run()
-
-    def _check_not_exclusive(self, queue: Queue) -> None:
-        if any(consumer.exclusive for consumer in queue.consumers.values()):
-            raise ChannelRefusal(403, f"{self._vhost.place('queue', queue.name)} in exclusive use")
 
     def _cancel(self, method: Any) -> Basic.CancelOk:
         consumer = self.consumers.get(method.consumer_tag)
@@ -283,7 +279,6 @@ class Channel:
 
     def _get(self, method: Any) -> Basic.GetEmpty | None:
         queue = self._declarations.open_queue(method.queue, "read")
-        self._check_not_exclusive(queue)
         self._vhost.used(queue)
         entry = queue.take()
         if entry is None:

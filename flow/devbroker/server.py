@@ -1,7 +1,7 @@
 """The broker on a TCP port."""
 
 import logging
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from urllib.parse import quote
 
@@ -41,7 +41,7 @@ class DevBroker:
         self.faults = Faults(self.connections)
         self.accounts = {"guest": Account("guest", "guest", everywhere=True)}
         self._vhosts = {"/": VirtualHost("/", self.clock)}
-        self._group: TaskGroup | None = None
+        self._running = AsyncExitStack()
 
     def url(self, vhost: str = "/", *, user: str = "guest", password: str = "guest") -> str:
         """Return the AMQP URL of *vhost* for an account."""
@@ -82,19 +82,21 @@ class DevBroker:
         return {name: len(queue) for name, queue in self._vhosts[vhost].queues.items()}
 
     async def __aenter__(self) -> "DevBroker":
-        listener = await anyio.create_tcp_listener(local_host=self.host, local_port=self.port)
-        self.port = listener.extra(SocketAttribute.local_port)
-        self._group = await anyio.create_task_group().__aenter__()
-        self._group.start_soon(self.clock.run)
-        self._group.start_soon(listener.serve, self._serve)
+        async with AsyncExitStack() as stack:
+            listener = await anyio.create_tcp_listener(local_host=self.host, local_port=self.port)
+            await stack.enter_async_context(listener)
+            self.port = listener.extra(SocketAttribute.local_port)
+            group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(group.cancel_scope.cancel)
+            group.start_soon(self.clock.run)
+            group.start_soon(listener.serve, self._serve)
+            self._running = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._group is not None:
-            self._group.cancel_scope.cancel()
-            await self._group.__aexit__(None, None, None)
+        await self._running.__aexit__(kind, error, trace)
 
     async def _serve(self, stream: SocketStream) -> None:
         """Talk to one client until it goes."""

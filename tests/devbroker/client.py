@@ -31,6 +31,8 @@ class Content:
     method: Any
     properties: Basic.Properties
     body: bytes
+    octets: bytes
+    """The content header as on the wire."""
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -57,7 +59,9 @@ class Client:
         self.stream = stream
         self._bytes = b""
         self._waiting: dict[int, deque[Any]] = {}
+        self._last = b""
         self.closed = False
+        self.declared: list[Any] = []  # methods that undo what was declared
 
     @classmethod
     async def connect(cls, url: str, **changes: Any) -> "Client":
@@ -102,6 +106,11 @@ class Client:
 
     async def send(self, *frames: Any, channel: int = 1) -> None:
         """Send all *frames* in one segment."""
+        for frame in frames:
+            if isinstance(frame, Queue.Declare) and frame.queue and not frame.passive:
+                self.declared.append(Queue.Delete(queue=frame.queue))
+            elif isinstance(frame, Exchange.Declare) and frame.exchange and not frame.passive:
+                self.declared.append(Exchange.Delete(exchange=frame.exchange))
         await self.stream.send(b"".join(pamqp.frame.marshal(frame, channel) for frame in frames))
 
     async def call(self, method: Any, *, channel: int = 1) -> Any:
@@ -215,6 +224,7 @@ class Client:
                 length = int.from_bytes(self._bytes[3:7], "big") + 8
                 if len(self._bytes) >= length or self._bytes[:4] == b"AMQP":
                     used, channel, frame = pamqp.frame.unmarshal(self._bytes)
+                    self._last = self._bytes[:used]
                     self._bytes = self._bytes[used:]
                     return channel, frame
             try:
@@ -241,7 +251,8 @@ class Client:
 
     async def _content(self, method: Any) -> Content:
         _, header = await self.frame()
+        octets = self._last
         body = b""
         while len(body) < header.body_size:
             body += (await self.frame())[1].value
-        return Content(method, header.properties, body)
+        return Content(method, header.properties, body, octets)
