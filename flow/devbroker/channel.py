@@ -116,7 +116,7 @@ class Channel:
         for consumer in list(self.consumers.values()):
             self._leave(consumer)
         held, self._unacked = list(self._unacked.values()), {}
-        self._dispose(held, "requeue")
+        self._dispose(held, "return")
 
     def wake(self) -> None:
         """Let consumers go on that waited for the connection."""
@@ -156,7 +156,7 @@ class Channel:
         message = entry.message
         if not no_ack:
             self._unacked[tag] = (queue, entry, consumer)
-        if entry.returns and queue.terms.quorum:
+        if queue.terms.quorum:
             message = returned(message, entry.returns)
         method = head + wire.delivery_of.pack(tag, entry.returns > 0) + message.address + tail
         self._line.write(wire.content_frames(method, self._number, message, self._frame_max))
@@ -182,7 +182,10 @@ class Channel:
             self._faults.strike("after ack", self._line)
 
     def _dispose(self, settled: list[Unacked], outcome: str) -> None:
-        """Let go of, bury or put back what is *settled*, then let its consumers have more."""
+        """Let go of, bury or put back what is *settled*, then let its consumers have more.
+
+        *outcome* is ack, reject, requeue, or return: nobody asked, but the channel has ended.
+        """
         back: dict[Queue, list[Entry]] = {}
         for queue, entry, consumer in settled:
             if consumer is not None:
@@ -191,10 +194,10 @@ class Channel:
                 continue
             if outcome == "reject":
                 queue.reject(entry)
-            elif outcome == "requeue":
+            elif outcome != "ack":
                 back.setdefault(queue, []).append(entry)
         for queue, entries in back.items():
-            queue.requeue(entries)
+            queue.requeue(entries, asked=outcome == "requeue")
         for _, _, consumer in settled:
             if consumer is not None and consumer.blocked:
                 consumer.queue.wake(consumer)

@@ -109,8 +109,8 @@ class Queue:
             self._expire()  # the rule of the head holds for the next one now
         return entry
 
-    def requeue(self, entries: Sequence[Entry]) -> None:
-        """Take back what was delivered and not settled."""
+    def requeue(self, entries: Sequence[Entry], *, asked: bool) -> None:
+        """Take back what was delivered: the client *asked* for it, or it has gone."""
         limit = self.terms.delivery_limit
         kept = []
         for entry in entries:
@@ -120,7 +120,9 @@ class Queue:
             else:
                 kept.append(entry)
                 self._bytes += len(entry.message.body)
-        if self.terms.quorum:
+        if self.terms.quorum and asked and limit is None:
+            self._ready.extend(kept)  # without a limit the log must get shorter: they go to the end
+        elif self.terms.quorum:
             self._returned.extend(kept)
         else:
             self._put_back(sorted(kept, key=by_place))

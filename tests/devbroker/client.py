@@ -14,6 +14,7 @@ from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
 from pamqp.header import ContentHeader, ProtocolHeader
 from pamqp.heartbeat import Heartbeat
 
+LONGEST_FRAME = 131_072
 PATIENCE = 20.0  # seconds until an answer counts as missing
 CAPABILITIES = {
     "authentication_failure_close": True,
@@ -97,7 +98,7 @@ class Client:
             channel=0,
         )
         self.tuned = await self.receive(0)
-        agreed = {"channel_max": 2047, "frame_max": 131072, "heartbeat": 0} | tune
+        agreed = {"channel_max": 2047, "frame_max": LONGEST_FRAME, "heartbeat": 0} | tune
         await self.send(Connection.TuneOk(**agreed), Connection.Open(vhost), channel=0)
         await self.receive(0)
 
@@ -147,10 +148,12 @@ class Client:
         channel: int = 1,
         **properties: Any,
     ) -> None:
-        """Send a message, in three frames or, without a body, two."""
-        frames = [Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)]
-        frames.append(ContentHeader(0, len(body), Basic.Properties(**properties)))
-        await self.send(*frames, *([ContentBody(body)] if body else []), channel=channel)
+        """Send a message."""
+        method = Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
+        header = ContentHeader(0, len(body), Basic.Properties(**properties))
+        longest = LONGEST_FRAME - 8
+        pieces = [ContentBody(body[at : at + longest]) for at in range(0, len(body), longest)]
+        await self.send(method, header, *pieces, channel=channel)
 
     async def confirmed(self, body: bytes, key: str, **options: Any) -> Any:
         """Publish and return the confirm, or what comes before it."""
@@ -191,6 +194,23 @@ class Client:
     async def length(self, queue: str, *, channel: int = 1) -> int:
         answer = await self.declare(queue, passive=True, channel=channel)
         return int(answer.message_count)
+
+    async def reach(self, queue: str, count: int, *, channel: int = 1) -> None:
+        """Wait until *count* messages are ready in *queue*."""
+        with anyio.fail_after(PATIENCE):
+            while await self.length(queue, channel=channel) != count:  # noqa: ASYNC110 (the broker tells only when asked)
+                await anyio.sleep(0.01)
+
+    async def take(self, queue: str, *, no_ack: bool = True) -> Content:
+        """Wait for a message in *queue* and take it."""
+        with anyio.fail_after(PATIENCE):
+            while (content := await self.get(queue, no_ack=no_ack)) is None:  # noqa: ASYNC110 (the same)
+                await anyio.sleep(0.01)
+        return content
+
+    async def take_held(self, queue: str) -> Content:
+        """Wait for a message in *queue*; it is to be settled."""
+        return await self.take(queue, no_ack=False)
 
     async def close(self) -> None:
         if not self.closed:

@@ -25,6 +25,7 @@ class Party:
     dev: DevBroker | None = None
     control: RabbitMQControl | None = None
     clients: list[Client] = field(default_factory=list)
+    accounts: list[str] = field(default_factory=list)
 
     async def connect(self, **changes: Any) -> Client:
         """Open a connection, closed at the end of the test."""
@@ -51,6 +52,9 @@ class Party:
                     await client.call(method)
                     continue
                 await client.open(1)
+        for name in self.accounts:
+            if self.control is not None:
+                await self.control.delete_user(name)
 
 
 @pytest.fixture(scope="session")

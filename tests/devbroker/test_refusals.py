@@ -13,11 +13,10 @@ from tests.devbroker.conftest import Party
 pytestmark = pytest.mark.anyio
 
 LOCKED = (
-    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It could be "
-    "originally declared on another connection or the exclusive property value does not match that of the "
+    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It could "
+    "be originally declared on another connection or the exclusive property value does not match that of the "
     "original declaration."
 )
-DIFFERENT = "PRECONDITION_FAILED - inequivalent arg '{arg}' for queue 'q' in vhost '{vhost}': "
 EMPTY = ContentHeader(0, 0, Basic.Properties())
 
 
@@ -56,6 +55,10 @@ def differs(kind: str, argument: str, why: str) -> str:
     return (
         f"PRECONDITION_FAILED - inequivalent arg '{argument}' for {kind} '{name}' in vhost '{{vhost}}': {why}"
     )
+
+
+def wrong_type(argument: str, where: str) -> str:
+    return f"PRECONDITION_FAILED - invalid type 'byte' for arg '{argument}' in {where} in vhost '{{vhost}}'"
 
 
 NO_QUEUE = "NOT_FOUND - no queue 'nope' in vhost '{vhost}'"
@@ -114,7 +117,7 @@ REFUSED: list[tuple[list[Any], int, str]] = [
     (
         [exchange(arguments={"alternate-exchange": 5})],
         406,
-        "PRECONDITION_FAILED - invalid type 'byte' for arg 'alternate-exchange' in exchange 'x' in vhost '{vhost}'",
+        wrong_type("alternate-exchange", "exchange 'x'"),
     ),
     (
         [
@@ -197,7 +200,7 @@ REFUSED: list[tuple[list[Any], int, str]] = [
     (
         [queue(x_dead_letter_exchange=5)],
         406,
-        "PRECONDITION_FAILED - invalid type 'byte' for arg 'x-dead-letter-exchange' in queue 'q' in vhost '{vhost}'",
+        wrong_type("x-dead-letter-exchange", "queue 'q'"),
     ),
     ([queue(x_delivery_limit=3)], 406, invalid("x-delivery-limit", " of queue type rabbit_classic_queue")),
     (
