@@ -91,11 +91,14 @@ class Queue:
         if ttl is not None:
             deadline = self._clock.now() + ttl
             self._times = True
-        self._ready.append(Entry(message, self._place, deadline))
+        entry = Entry(message, self._place, deadline)
+        if self._active and not len(self) and (consumer := self._next_consumer()):
+            self._give(consumer, entry)
+            return True
+        self._ready.append(entry)
         self._bytes += len(message.body)
-        if self._active:
-            self.run()
-        self._tidy()
+        if self._limits or self._times:
+            self._tidy()
         return True
 
     def take(self) -> Entry | None:
@@ -150,20 +153,29 @@ class Queue:
 
     def run(self) -> None:
         """Deliver what can be delivered."""
-        active = self._active
-        while active and (self._ready or self._returned):
-            consumer = active.popleft()
-            if not consumer.can_take():
-                consumer.blocked = True
-                continue
+        while (self._ready or self._returned) and (consumer := self._next_consumer()):
             entry = self.take()
-            active.append(consumer)
-            if entry is None:
+            if entry is None:  # all of it was too old
+                self._active.rotate(1)
                 return
-            consumer.channel.deliver(consumer, entry)
-            if self.terms.quorum and not consumer.can_take():
-                active.pop()
-                consumer.blocked = True
+            self._give(consumer, entry)
+
+    def _next_consumer(self) -> Consumer | None:
+        """Return the consumer whose turn it is, among those that can take a message."""
+        active = self._active
+        while active:
+            consumer = active.popleft()
+            if consumer.can_take():
+                active.append(consumer)
+                return consumer
+            consumer.blocked = True
+        return None
+
+    def _give(self, consumer: Consumer, entry: Entry) -> None:
+        consumer.channel.deliver(consumer, entry)
+        if self.terms.quorum and not consumer.can_take():
+            self._active.pop()  # a classic queue notices only at the next message
+            consumer.blocked = True
 
     def add(self, consumer: Consumer) -> None:
         """Let *consumer* take part."""

@@ -61,6 +61,7 @@ class Client:
         self._bytes = b""
         self._waiting: dict[int, deque[Any]] = {}
         self._last = b""
+        self._end: Any = None
         self.closed = False
         self.declared: list[Any] = []  # methods that undo what was declared
 
@@ -127,7 +128,10 @@ class Client:
         """
         with anyio.fail_after(PATIENCE):
             while not self._waiting.get(channel):
-                await self._read()
+                if self._end is not None:
+                    self._waiting[channel] = deque([self._end])
+                else:
+                    await self._read()
         frame = self._waiting[channel].popleft()
         if isinstance(frame, Channel.Close | Connection.Close):
             raise Closed(frame.reply_code, frame.reply_text, (frame.class_id, frame.method_id))
@@ -259,14 +263,13 @@ class Client:
             return
         if isinstance(frame, Basic.Deliver | Basic.Return | Basic.GetOk):
             frame = await self._content(frame)
-        self._waiting.setdefault(channel, deque()).append(frame)
+        if not isinstance(frame, Connection.Close):
+            self._waiting.setdefault(channel, deque()).append(frame)
         if isinstance(frame, Channel.Close):
             await self.send(Channel.CloseOk(), channel=channel)
         elif isinstance(frame, Connection.Close):
             self.closed = True
-            for waiting in self._waiting.values():
-                waiting.append(frame)
-            self._waiting.setdefault(1, deque([frame]))
+            self._end = frame
             await self.send(Connection.CloseOk(), channel=0)
 
     async def _content(self, method: Any) -> Content:

@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
-from pamqp.commands import Basic, Channel, Confirm, Connection
+from pamqp.commands import Basic, Channel, Confirm
 from pamqp.heartbeat import Heartbeat
 
 from tests.devbroker.client import CAPABILITIES, Client, Closed
@@ -93,9 +93,12 @@ async def test_heartbeats_come_when_they_are_agreed(broker: Party) -> None:
 async def test_a_silent_client_is_dropped_when_heartbeats_are_agreed(broker: Party) -> None:
     client = await broker.connect(tune={"heartbeat": 1})
 
-    with pytest.raises(Closed), anyio.fail_after(20):
+    async def listen() -> None:
         while True:
             await client.frame()
+
+    with anyio.fail_after(20), pytest.raises(Closed):
+        await listen()
 
 
 async def test_a_channel_closes_and_opens_again(client: Client) -> None:
@@ -132,11 +135,11 @@ async def test_every_publish_of_a_burst_is_confirmed(client: Client) -> None:
 
 
 async def test_a_method_on_a_channel_that_is_not_open_ends_it_all(client: Client) -> None:
-    with pytest.raises(Closed):
+    with pytest.raises(Closed) as refused:
         await client.call(Basic.Qos(), channel=7)
 
-    with pytest.raises(Closed):
-        await client.call(Basic.Qos())
+    assert refused.value.code == 504
+    assert refused.value.text == "CHANNEL_ERROR - expected 'channel.open'"
 
 
 async def test_a_publish_that_is_refused_is_not_confirmed(client: Client) -> None:

@@ -166,7 +166,7 @@ async def test_a_queue_with_a_consumer_is_used(broker: Party, client: Client) ->
 
 
 async def test_a_full_quorum_queue_rejects_in_the_end(client: Client) -> None:
-    await declared(client, x_max_length=1, x_overflow="reject-publish", **{"x_queue_type": "quorum"})
+    await declared(client, x_max_length=1, x_overflow="reject-publish", x_queue_type="quorum")
 
     answers = [(await client.confirmed(b"%d" % number, "q")).name for number in range(50)]
 
