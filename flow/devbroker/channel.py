@@ -156,7 +156,7 @@ class Channel:
         message = entry.message
         if not no_ack:
             self._unacked[tag] = (queue, entry, consumer)
-        if queue.terms.quorum:
+        if queue.terms.quorum and (entry.returns or consumer is None):
             message = returned(message, entry.returns)
         method = head + wire.delivery_of.pack(tag, entry.returns > 0) + message.address + tail
         self._line.write(wire.content_frames(method, self._number, message, self._frame_max))

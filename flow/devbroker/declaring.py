@@ -151,9 +151,10 @@ class Declarations:
     def _bind(self, method: Any) -> QueueMethods.BindOk:
         name = self._named(method.queue)
         check_not_default(method.exchange)
-        queue = self.open_queue(name, "write")
+        self._account.check("write", "queue", name, self._vhost.name)
         self._account.check("read", "exchange", method.exchange, self._vhost.name)
         exchange = self._exchange(method.exchange)
+        queue = self.open_queue(name, "write")
         key = method.routing_key or (name if not method.queue else "")
         exchange.bind(name, queue, key, method.arguments)
         self._vhost.retry_held()
