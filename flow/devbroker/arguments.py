@@ -11,20 +11,19 @@ LONGEST_TIME = 4_294_967_295  # milliseconds
 OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
 MODES = ("default", "lazy")
 STRATEGIES = ("at-most-once", "at-least-once")
-COMPARED = (
-    "x-queue-type",
-    "x-expires",
-    "x-message-ttl",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
+DEAD_LETTER = ("x-dead-letter-exchange", "x-dead-letter-routing-key")
+LENGTH = ("x-max-length", "x-max-length-bytes", "x-overflow")
+COMPARED_CLASSIC = ("x-expires", "x-message-ttl", *DEAD_LETTER, *LENGTH, "x-queue-mode", "x-queue-type")
+COMPARED_QUORUM = (
+    *DEAD_LETTER,
     "x-dead-letter-strategy",
-    "x-max-length",
-    "x-max-length-bytes",
+    "x-expires",
+    *LENGTH,
+    "x-queue-type",
     "x-delivery-limit",
-    "x-overflow",
-    "x-queue-mode",
+    "x-message-ttl",
 )
-"""Arguments that must be the same when a queue is declared again; others are ignored."""
+"""Arguments that must be the same when a queue is declared again, in RabbitMQ's order; others are ignored."""
 ONLY_QUORUM = ("x-delivery-limit", "x-dead-letter-strategy")
 NOT_PROVIDED = ("x-max-priority", "x-single-active-consumer")
 
@@ -138,6 +137,15 @@ class _Reader:
         if text not in ("classic", "quorum"):
             self.refuse("x-queue-type", f"\"unsupported queue type '{text}'\"")
         return text
+
+
+def check_same_queue(terms: Terms, current: Table, received: Table, where: str) -> None:
+    """Compare the arguments of a declaration with those of the queue that exists, with its *terms*.
+
+    Raises:
+        ChannelRefusal: they differ (406).
+    """
+    check_same(COMPARED_QUORUM if terms.quorum else COMPARED_CLASSIC, current, received, where)
 
 
 def check_same(names: tuple[str, ...], current: Table, received: Table, where: str) -> None:

@@ -8,7 +8,7 @@ from pamqp.commands import Queue as QueueMethods
 
 from flow.devbroker import tables
 from flow.devbroker.accounts import Account
-from flow.devbroker.arguments import COMPARED, check_flags, check_same
+from flow.devbroker.arguments import check_flags, check_same, check_same_queue
 from flow.devbroker.errors import ChannelRefusal, ConnectionRefusal
 from flow.devbroker.queues import Queue
 from flow.devbroker.routing import KINDS, Exchange
@@ -105,7 +105,7 @@ class Declarations:
             check_flags({"auto_delete": (method.auto_delete, existing.auto_delete)}, where)
             if method.exclusive != (existing.owner is not None):
                 raise ChannelRefusal(405, LOCKED.format(where))
-            check_same(COMPARED, existing.arguments, arguments, where)
+            check_same_queue(existing.terms, existing.arguments, arguments, where)
             return existing
         self._check_dead_letter(name, arguments)
         self._check_quorum(method, arguments)
