@@ -219,13 +219,13 @@ class Channel:
             head = wire.NO_ROUTE + message.address
             self._line.write(wire.content_frames(head, self._number, message, self._frame_max))
         refusing = [queue for queue in queues if not queue.publish(message, ttl)]
+        if self._faults.armed:
+            self._faults.strike("publish", self._line)
         if self._confirms is not None:
             if refusing:
                 self._confirms.refused()
             elif self._confirms.accepted():
                 self._line.confirm_later(self)
-        if self._faults.armed:
-            self._faults.strike("publish", self._line)
         self.incoming.end()
 
     def _check_exchange(self, name: str) -> None:

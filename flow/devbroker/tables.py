@@ -40,13 +40,13 @@ DEEPEST = 32  # tables within tables
 _length = struct.Struct(">I")
 
 
-def read_table(content: bytes, at: int = 0, depth: int = 0) -> tuple[Table, int]:
-    """Read the table that begins at *at*; return it and where it ends.
+def read_table(content: bytes, at: int = 0, limit: int | None = None, depth: int = 0) -> tuple[Table, int]:
+    """Read the table that begins at *at* and ends before *limit*; return it and where it ends.
 
     Raises:
         Malformed: it does not end where it says, or holds what is no field.
     """
-    end, at = _extent(content, at, depth)
+    end, at = _extent(content, at, limit, depth)
     fields: Table = {}
     while at < end:
         begin = at + 1 + content[at]
@@ -61,13 +61,13 @@ def read_table(content: bytes, at: int = 0, depth: int = 0) -> tuple[Table, int]
     return fields, end
 
 
-def read_array(content: bytes, at: int = 0, depth: int = 0) -> list[bytes]:
-    """Read the array that begins at *at* into its values.
+def read_array(content: bytes, at: int = 0, limit: int | None = None, depth: int = 0) -> list[bytes]:
+    """Read the array that begins at *at* and ends before *limit* into its values.
 
     Raises:
         Malformed: it does not end where it says, or holds what is no value.
     """
-    end, at = _extent(content, at, depth)
+    end, at = _extent(content, at, limit, depth)
     values = []
     while at < end:
         begin, at = at, _skip(content, at, end, depth)
@@ -75,11 +75,12 @@ def read_array(content: bytes, at: int = 0, depth: int = 0) -> list[bytes]:
     return values
 
 
-def _extent(content: bytes, at: int, depth: int) -> tuple[int, int]:
-    if depth > DEEPEST or at + 4 > len(content):
+def _extent(content: bytes, at: int, limit: int | None, depth: int) -> tuple[int, int]:
+    limit = len(content) if limit is None else limit
+    if depth > DEEPEST or at + 4 > limit:
         raise Malformed("cannot decode a field table")
     end = at + 4 + _length.unpack_from(content, at)[0]
-    if end > len(content):
+    if end > limit:
         raise Malformed("cannot decode a field table")
     return end, at + 4
 
@@ -96,9 +97,9 @@ def _skip(content: bytes, at: int, end: int, depth: int) -> int:
     if after > end:
         raise Malformed("cannot decode a field value")
     if letter == ord("F"):
-        read_table(content[:after], at + 1, depth + 1)
+        read_table(content, at + 1, after, depth + 1)
     elif letter == ord("A"):
-        read_array(content[:after], at + 1, depth + 1)
+        read_array(content, at + 1, after, depth + 1)
     return after
 
 

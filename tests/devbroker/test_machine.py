@@ -63,13 +63,13 @@ class Both(RuleBasedStateMachine):
         expected = self.portal.call(self.left.perform, operation, channel)
         found = self.portal.call(self.right.perform, operation, channel)
         real_vhost = self.urls[2]
-        assert plain(found, real_vhost) == plain(expected, self.vhost)
+        assert plain(found, real_vhost) == plain(expected, self.vhost), f"{found} is not {expected}"
         vhost = self.dev.vhost(self.vhost)
         assert vhost is not None
         there = sorted(vhost.queues)
         state = self.portal.call(self.left.look, there)
         other = self.portal.call(self.right.agree, there, state, PATIENCE)
-        assert other == state
+        assert other == state, f"{other} is not {state}"
         if isinstance(expected, tuple) and isinstance(expected[0], int):
             self.held.pop(channel, None)  # the channel was closed
         self.hold()
