@@ -1,6 +1,7 @@
 """`flow dev`: a broker in memory, with the plumbing set up."""
 
 import errno
+import importlib.util
 import signal
 from collections.abc import Sequence
 
@@ -54,7 +55,8 @@ def dev(
     and tests only.
     """
     topology = topology_for(organisations, queues, queue_type=queue_type, retry_delay=retry_delay)
-    anyio.run(serve, host, port, topology)
+    fast = importlib.util.find_spec("uvloop") is not None
+    anyio.run(serve, host, port, topology, backend_options={"use_uvloop": fast})
 
 
 async def serve(host: str, port: int, topology: Topology) -> None:

@@ -67,16 +67,17 @@ def read_terms(arguments: Table, where: str) -> Terms:
     if key is not None and exchange is None:
         reader.refuse("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined")
     strategy = reader.choice("x-dead-letter-strategy", STRATEGIES, "invalid_dlx_strategy")
+    overflow = reader.choice("x-overflow", OVERFLOWS, "invalid_overflow") or "drop-head"
     terms = Terms(
         quorum=quorum,
         ttl=None if ttl is None else ttl / 1000,
         expires=None if expires is None else expires / 1000,
         dead_letter_exchange=exchange,
         dead_letter_key=key,
-        at_least_once=strategy == "at-least-once",
+        at_least_once=strategy == "at-least-once" and overflow == "reject-publish",
         max_length=reader.number("x-max-length"),
         max_bytes=reader.number("x-max-length-bytes"),
-        overflow=reader.choice("x-overflow", OVERFLOWS, "invalid_overflow") or "drop-head",
+        overflow=overflow,
         delivery_limit=reader.number("x-delivery-limit"),
     )
     mode = reader.name("x-queue-mode")

@@ -12,6 +12,8 @@ from flow.devbroker.queues import Queue
 from flow.devbroker.routing import PREDECLARED, Exchange
 from flow.devbroker.tables import Table
 
+HOLD = 180.0  # seconds until at-least-once dead-lettering tries again; a new binding makes it try at once
+
 
 class VirtualHost:
     """Exchanges and queues that know each other by name."""
@@ -112,7 +114,7 @@ class VirtualHost:
             while self._dying:
                 dying = self._dying.popleft()
                 if not self._dead_letter(*dying) and dying[0].terms.at_least_once:
-                    self.held.append(dying)
+                    self._hold(dying)
         finally:
             self._burying = False
 
@@ -120,7 +122,13 @@ class VirtualHost:
         """Try again to place what at-least-once dead-lettering holds."""
         held, self.held = self.held, []
         for queue, entry, reason in held:
-            self.bury(queue, entry, reason)
+            if not queue.gone:
+                self.bury(queue, entry, reason)
+
+    def _hold(self, dying: tuple[Queue, Entry, str]) -> None:
+        if not self.held:
+            self.clock.at(self.clock.now() + HOLD, self.retry_held)
+        self.held.append(dying)
 
     def _dead_letter(self, queue: Queue, entry: Entry, reason: str) -> bool:
         """Return whether at least one queue took it, and none refused."""

@@ -70,16 +70,20 @@ class Side:
             else:
                 return seen(answer)
 
-    async def look(self, queues: list[str]) -> Any:
-        """Return how long the *queues* are, and everything that was delivered."""
+    async def look(self, queues: dict[str, bool]) -> Any:
+        """Return how long the *queues* are and (where True) by how many consumed, and what was delivered."""
         for channel in CONSUMING.values():
-            await self.call(Channel.Flow(True), channel)
+            await self.client.send(Channel.Flow(True), channel=channel)
+        await self.client.send(*(Queue.Declare(queue=queue, passive=True) for queue in queues))
         lengths = {}
-        for queue in queues:
-            lengths[queue] = await self.call(Queue.Declare(queue=queue, passive=True))
+        for queue, consumed in queues.items():
+            _, found = await self.next()
+            lengths[queue] = found["message_count"], found["consumer_count"] if consumed else None
+        for channel in CONSUMING.values():
+            await self.next(channel)
         return lengths, {channel: list(found) for channel, found in self.delivered.items() if found}
 
-    async def agree(self, queues: list[str], expected: Any, patience: float) -> Any:
+    async def agree(self, queues: dict[str, bool], expected: Any, patience: float) -> Any:
         """Look until it is as *expected*; return what was seen last."""
         with anyio.move_on_after(patience):
             while (found := await self.look(queues)) != expected:  # noqa: ASYNC110 (a broker tells only when asked)
