@@ -31,6 +31,7 @@ class Collecting(Pipeline[IdsMessage]):
     """Delivers in batches; some are tried again, some are hopeless."""
 
     queue = "work"
+    dead_letter = "assume"
     batching = Batching(size=10, timeout=0.05)
 
     def __init__(self) -> None:
