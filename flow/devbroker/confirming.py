@@ -27,7 +27,9 @@ class Confirms:
         """Answer a publish that a queue refused."""
         self.flush()
         self._published += 1
-        self._write(wire.method_frame(Basic.Nack(self._published, False, False), self._channel))
+        # As RabbitMQ writes it when everything before is answered; requeue means nothing here.
+        nack = Basic.Nack(self._published, multiple=not self._withheld, requeue=True)
+        self._write(wire.method_frame(nack, self._channel))
 
     def withhold(self) -> None:
         """Never answer what was not answered yet."""

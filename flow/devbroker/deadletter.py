@@ -50,10 +50,11 @@ def _recorded(headers: Table, death: Table) -> Table:
     same = [entry for entry in former or [] if _place(entry) == _place(death)]
     others = [entry for entry in former or [] if _place(entry) != _place(death)]
     if same:
-        count = tables.long(int(tables.plain(same[0]["count"])) + 1)
-        newest = dict(sorted((same[0] | {"count": count}).items()))
+        newest = same[0] | {"count": tables.long(int(tables.plain(same[0]["count"])) + 1)}
     else:
         newest = {"count": tables.long(1), **death}
+    if former is not None:  # only the very first death has its fields in another order
+        newest = dict(sorted(newest.items()))
     headers["x-death"] = tables.array(b"F" + tables.write_table(entry) for entry in (newest, *others))
     return dict(sorted(headers.items()))
 

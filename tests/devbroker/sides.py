@@ -96,7 +96,9 @@ def seen(answer: Any) -> Any:
     if not isinstance(answer, Content):
         return answer.name, {name: value for name, value in answer if value is not None}
     headers = answer.headers
-    for death in headers.get("x-death", []):
-        death.pop("time")
+    if "x-death" in headers:
+        headers["x-death"] = [
+            [(name, value) for name, value in death.items() if name != "time"] for death in headers["x-death"]
+        ]
     method = dict(answer.method)
     return answer.method.name, method, list(headers.items()), answer.body

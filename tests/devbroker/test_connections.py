@@ -125,12 +125,13 @@ async def test_every_publish_of_a_burst_is_confirmed(client: Client) -> None:
     for _ in range(100):
         await client.publish(b"", "q")
 
-    highest = 0
-    while highest < 100:
+    confirmed: set[int] = set()
+    while 100 not in confirmed:
         answer = await client.receive()
         assert isinstance(answer, Basic.Ack)
-        highest = max(highest, answer.delivery_tag)
+        confirmed |= set(range(1 if answer.multiple else answer.delivery_tag, answer.delivery_tag + 1))
 
+    assert confirmed == set(range(1, 101))
     assert await client.length("q") == 100
 
 

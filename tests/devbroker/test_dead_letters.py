@@ -155,6 +155,9 @@ async def test_the_newest_death_stands_first_and_the_first_is_remembered(
             assert content.headers["x-first-death-reason"] == "rejected"
             assert content.headers["x-death"][0]["routing-keys"] == ["q"]
             assert content.headers["x-death"][0]["exchange"] == "fail"
+            first = ["count", "reason", "queue", "time", "exchange", "routing-keys"]
+            orders = [list(death) for death in content.headers["x-death"]]
+            assert orders == [sorted(first), first if round == 2 else sorted(first)]
         await client.send(Basic.Reject(content.method.delivery_tag, False))
         await client.reach("q", 0)
         await broker.wait(LONGER)

@@ -78,14 +78,16 @@ async def test_prefetch_holds_for_consumers_that_come_later_only(client: Client)
     assert len(await received(client, 2)) == 2
 
 
-async def test_a_consumer_without_acks_has_no_prefetch(client: Client) -> None:
+async def test_a_consumer_without_acks_has_no_prefetch_and_nothing_comes_back(client: Client) -> None:
     await filled(client, 5)
-    await client.call(Basic.Qos(prefetch_count=1))
+    await client.open(2)
+    await client.call(Basic.Qos(prefetch_count=1), channel=2)
 
-    await client.consume("q", no_ack=True)
+    await client.consume("q", channel=2, no_ack=True)
 
-    assert len(await received(client, 5)) == 5
-    await client.close()
+    assert len(await received(client, 5, 2)) == 5
+    await client.call(Channel.Close(200, "", 0, 0), channel=2)
+    assert await client.length("q") == 0
 
 
 async def test_an_ack_of_many_makes_room_for_as_many(client: Client) -> None:

@@ -119,6 +119,8 @@ async def test_a_queue_that_rejects_publishes_says_no_until_there_is_room(client
     answers.append((await client.confirmed(b"5", "q")).name)
 
     assert answers == ["Basic.Ack", "Basic.Ack", "Basic.Nack", "Basic.Nack", "Basic.Ack"]
+    refused = await client.confirmed(b"6", "q")
+    assert (refused.delivery_tag, refused.multiple, refused.requeue) == (6, True, True)
     assert await client.drain("q") == [b"1", b"5"]
 
 
@@ -154,6 +156,14 @@ async def test_an_unused_queue_goes(broker: Party, client: Client) -> None:
     with pytest.raises(Closed) as refused:
         await client.declare("q", passive=True)
     assert refused.value.code == 404
+
+
+async def test_a_queue_that_is_asked_for_a_message_is_used(broker: Party, client: Client) -> None:
+    await declared(client, x_expires=3000)
+
+    for _ in range(2):
+        await broker.wait(1.8)
+        assert await client.get("q") is None
 
 
 async def test_a_queue_with_a_consumer_is_used(broker: Party, client: Client) -> None:
