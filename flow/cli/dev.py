@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio
 import click
@@ -16,6 +17,7 @@ from flow.plumbing.setup import set_up, topology_for
 from flow.topology import QUEUE_TYPES, QueueType, Topology
 
 PORT = 5672
+NEAR = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # who listens everywhere is reached here without the network
 TRIES = 100  # ports that are tried one after the other
 
 
@@ -66,8 +68,8 @@ async def serve(host: str, port: int, topology: Topology) -> None:
         ConfigError: it cannot listen there.
     """
     async with await listening(host, port) as broker:
-        local = BrokerUrl.parse(broker.url())
-        await set_up(local, topology)
+        url = BrokerUrl.parse(broker.url())
+        await set_up(replace(url, host=NEAR.get(host, host)), topology)
         if not is_loopback(host):
             say("guest/guest may do everything here, and the whole network can reach it")
         click.echo(broker.url())

@@ -49,3 +49,12 @@ async def test_dev_says_what_it_cannot_listen_at() -> None:
 
     assert ended.code == 78
     assert ended.err == "flow: --host must be an address of this machine, got 192.0.2.1\n"
+
+
+async def test_dev_warns_when_the_network_can_reach_it() -> None:
+    process = await start_flow("dev", "--host", "0.0.0.0", "--port", "0", url="")
+    url = await first_line(process)
+    ended = await end_of(process, signal.SIGTERM)
+
+    assert url.startswith("amqp://guest:guest@0.0.0.0:")
+    assert ended.err == "flow: guest/guest may do everything here, and the whole network can reach it\n"
