@@ -11,6 +11,7 @@ COMMANDS = {
     "run": ("flow.cli.run:run", "Consume a queue with a pipeline until stopped."),
     "check": ("flow.cli.check:check", "Tell what is wrong before anything is consumed."),
     "demo": ("flow.cli.demo:demo", "Show the whole way of a message on a private broker."),
+    "dev": ("flow.cli.dev:dev", "Run a broker in memory for development."),
     "setup": ("flow.cli.setup:setup", "Declare exchanges, the retry loop, the park and queues."),
     "push": ("flow.cli.push:push", "Publish JSON; returns once the broker has confirmed it."),
     "dead": ("flow.cli.dead:dead", "List, show, replay and export parked messages."),

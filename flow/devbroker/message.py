@@ -1,0 +1,46 @@
+"""A message, and its place in a queue."""
+
+from flow.devbroker.tables import short
+
+
+class Message:
+    """What was published: shared by all queues that hold it, and never changed.
+
+    Nothing but octets is kept: a million small messages should fit in memory.
+    """
+
+    __slots__ = ("address", "body", "properties")
+
+    def __init__(self, address: bytes, properties: bytes, body: bytes) -> None:
+        """Keep *address*, exchange and routing key as on the wire, *properties*, flags first, and *body*."""
+        self.address = address
+        self.properties = properties
+        self.body = body
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that it was published to."""
+        return self.address[1 : 1 + self.address[0]].decode()
+
+    @property
+    def key(self) -> str:
+        """The routing key that it was published with."""
+        return self.address[2 + self.address[0] :].decode()
+
+
+def address(exchange: str, key: str) -> bytes:
+    """Write exchange and routing key as they stand in publish, deliver, return and get-ok."""
+    return short(exchange) + short(key)
+
+
+class Entry:
+    """A message in a queue."""
+
+    __slots__ = ("deadline", "message", "place", "returns")
+
+    def __init__(self, message: Message, place: int, deadline: float | None) -> None:
+        """Put *message* at *place*, until *deadline* (seconds of the broker's clock; None: for ever)."""
+        self.message = message
+        self.place = place
+        self.deadline = deadline
+        self.returns = 0  # how often it was delivered and came back

@@ -1,0 +1,269 @@
+"""Faults on purpose: each does what it says, once, at its moment."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+from pamqp.commands import Basic, Connection
+
+from flow.devbroker.faults import Moment
+from flow.devbroker.server import DevBroker
+from tests.devbroker.client import Client, Closed
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def dev() -> AsyncIterator[DevBroker]:
+    async with DevBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def client(dev: DevBroker) -> AsyncIterator[Client]:
+    async with await Client.connect(dev.url()) as client:
+        await client.declare("q")
+        await client.confirm()
+        yield client
+
+
+async def held(client: Client, count: int) -> list[int]:
+    """Put *count* messages into q and have them delivered, unsettled; return their tags."""
+    for number in range(count):
+        await client.confirmed(b"%d" % number, "q")
+    found = [await client.take_held("q") for _ in range(count)]
+    return [content.method.delivery_tag for content in found]
+
+
+@pytest.mark.parametrize(("when", "left"), [("before ack", 2), ("after ack", 1)])
+async def test_a_connection_drops_before_or_after_an_ack(
+    dev: DevBroker, client: Client, when: Moment, left: int
+) -> None:
+    tags = await held(client, 3)
+    dev.faults.drop_connection(when, 2)
+    await client.send(Basic.Ack(tags[0]), Basic.Ack(tags[1]), Basic.Ack(tags[2]))
+
+    with pytest.raises(Closed) as ended:
+        await client.receive()
+
+    assert ended.value.code == 0
+    assert dev.lengths() == {"q": left}
+    assert dev.faults.struck == [f"connection dropped at {when}"]
+
+
+async def test_a_connection_closes_with_a_code(dev: DevBroker, client: Client) -> None:
+    dev.faults.close_connection("publish", 2, 320, "maintenance")
+    await client.confirmed(b"1", "q")
+    await client.publish(b"2", "q")
+
+    with pytest.raises(Closed) as ended:
+        await client.receive()
+
+    assert (ended.value.code, ended.value.text) == (320, "CONNECTION_FORCED - maintenance")
+    assert dev.lengths() == {"q": 2}
+
+
+async def test_a_channel_closes_with_a_code(dev: DevBroker, client: Client) -> None:
+    (tag,) = await held(client, 1)
+    dev.faults.close_channel("after ack", 1, 406, "timeout")
+    await client.send(Basic.Ack(tag))
+
+    with pytest.raises(Closed) as ended:
+        await client.receive()
+
+    assert (ended.value.code, ended.value.text) == (406, "PRECONDITION_FAILED - timeout")
+    await client.open(1)
+    assert await client.length("q") == 0
+
+
+async def test_a_connection_drops_at_a_delivery(dev: DevBroker, client: Client) -> None:
+    async with await Client.connect(dev.url()) as consumer:
+        await consumer.consume("q")
+        dev.faults.drop_connection("delivery", 2)
+        await client.confirmed(b"1", "q")
+        await client.confirmed(b"2", "q")
+        found = [await consumer.receive()]
+
+        with pytest.raises(Closed):
+            found += [await consumer.receive() for _ in range(2)]
+
+    await client.reach("q", 2)
+
+
+async def test_a_lost_ack_brings_the_message_again(dev: DevBroker, client: Client) -> None:
+    await client.consume("q")
+    await client.publish(b"1", "q")
+    first = [await client.receive() for _ in range(2)]
+    dev.faults.lose_ack()
+
+    await client.send(Basic.Ack(1))
+
+    again = await client.receive()
+    assert {getattr(content, "body", None) for content in first} == {b"1", None}
+    assert (again.body, again.method.redelivered, again.method.delivery_tag) == (b"1", True, 2)
+
+
+async def test_consumers_are_cancelled(dev: DevBroker, client: Client) -> None:
+    await client.consume("q", "t")
+
+    dev.faults.cancel_consumers("q")
+
+    cancel = await client.receive()
+    assert (cancel.name, cancel.consumer_tag) == ("Basic.Cancel", "t")
+    await client.publish(b"1", "q")
+    assert isinstance(await client.receive(), Basic.Ack)
+    assert dev.lengths() == {"q": 1}
+
+
+async def test_confirms_are_withheld_and_never_come(dev: DevBroker, client: Client) -> None:
+    dev.faults.confirms_withheld = True
+    await client.publish(b"1", "q")
+    assert await client.nothing()
+    dev.faults.clear()
+
+    answer = await client.confirmed(b"2", "q")
+
+    assert (answer.delivery_tag, answer.multiple) == (2, False)
+    assert dev.lengths() == {"q": 2}
+
+
+async def test_confirms_are_late(dev: DevBroker, client: Client) -> None:
+    dev.faults.confirm_delay = 5
+    for number in range(3):
+        await client.publish(b"%d" % number, "q")
+    assert await client.nothing()
+
+    dev.clock.advance(4)
+    assert await client.nothing()
+    dev.clock.advance(2)
+
+    answer = await client.receive()
+    assert (answer.delivery_tag, answer.multiple) == (3, True)
+
+
+async def test_a_blocked_broker_says_so_and_reads_no_publishes(dev: DevBroker, client: Client) -> None:
+    await client.confirmed(b"1", "q")
+
+    dev.faults.block("low on disk")
+
+    blocked = await client.receive(0)
+    assert isinstance(blocked, Connection.Blocked)
+    assert blocked.reason == "low on disk"
+    await client.publish(b"2", "q")
+    async with await Client.connect(dev.url()) as other:
+        assert isinstance(await other.receive(0), Connection.Blocked)
+        assert await other.length("q") == 1
+    dev.faults.unblock()
+    assert isinstance(await client.receive(0), Connection.Unblocked)
+    assert isinstance(await client.receive(), Basic.Ack)
+
+
+async def test_a_broker_that_does_not_read_answers_nothing_until_it_does(
+    dev: DevBroker, client: Client
+) -> None:
+    dev.faults.stop_reading()
+    await client.send(Basic.Qos())
+    with anyio.move_on_after(0.1) as waited:
+        await client.receive()
+
+    dev.faults.read_again()
+
+    assert waited.cancelled_caught
+    assert isinstance(await client.receive(), Basic.QosOk)
+
+
+async def test_deliveries_come_in_tiny_segments(dev: DevBroker, client: Client) -> None:
+    await client.confirmed(b"m" * 50, "q")
+    dev.faults.segment = 3
+
+    got = await client.get("q")
+
+    assert got is not None
+    assert got.body == b"m" * 50
+
+
+async def test_logins_are_refused_as_often_as_asked(dev: DevBroker) -> None:
+    dev.faults.refuse_logins(2)
+    codes = []
+    for _ in range(2):
+        with pytest.raises(Closed) as refused:
+            await Client.connect(dev.url())
+        codes.append(refused.value.code)
+
+    async with await Client.connect(dev.url()):
+        pass
+
+    assert codes == [403, 403]
+
+
+async def test_all_connections_close_at_once(dev: DevBroker, client: Client) -> None:
+    dev.faults.close_connections(320, "by the operator")
+
+    with pytest.raises(Closed) as ended:
+        await client.receive()
+
+    assert ended.value.code == 320
+
+
+def test_a_seed_makes_a_schedule_repeatable() -> None:
+    schedules = [DevBroker().faults.schedule(seed, number=8) for seed in (1, 1, 2)]
+
+    assert schedules[0] == schedules[1]
+    assert schedules[0] != schedules[2]
+
+
+async def test_a_schedule_strikes_and_loses_nothing(dev: DevBroker, client: Client) -> None:
+    """A consumer that comes back after each fault gets every message; the same seed, the same faults."""
+    for number in range(40):
+        await client.confirmed(b"%d" % number, "q")
+    dev.faults.schedule(7, number=6, within=20)
+    seen: list[bytes] = []
+
+    while dev.lengths()["q"]:
+        await consume_some(dev, seen)
+
+    assert set(seen) == {b"%d" % number for number in range(40)}
+    assert dev.faults.struck
+
+
+async def consume_some(dev: DevBroker, seen: list[bytes]) -> None:
+    """Take and acknowledge until the queue is empty or a fault strikes."""
+    try:
+        async with await Client.connect(dev.url()) as consumer:
+            while (content := await consumer.get("q", no_ack=False)) is not None:
+                seen.append(content.body)
+                await consumer.send(Basic.Ack(content.method.delivery_tag))
+    except (Closed, OSError, anyio.BrokenResourceError):
+        return
+
+
+@pytest.mark.parametrize("call", ["drop_connection", "close_channel"])
+def test_a_fault_needs_a_moment_that_can_be(call: str) -> None:
+    faults: Any = DevBroker().faults
+
+    with pytest.raises(ValueError, match="counted from 1"):
+        getattr(faults, call)("after ack", 0)
+
+
+def test_a_channel_cannot_be_closed_at_a_delivery() -> None:
+    with pytest.raises(ValueError, match="before ack, after ack or at a publish"):
+        DevBroker().faults.close_channel("delivery")
+
+
+async def test_the_clock_rings_on_the_way(dev: DevBroker, client: Client) -> None:
+    """Two hops of 30 s each pass in one step of the clock, each at its own time."""
+    await client.declare("second", arguments={"x-message-ttl": 30_000, **to("end")})
+    await client.declare("first", arguments={"x-message-ttl": 30_000, **to("second")})
+    await client.declare("end")
+    await client.confirmed(b"m", "first")
+
+    dev.clock.advance(59)
+    assert dev.lengths()["second"] == 1
+    dev.clock.advance(2)
+
+    assert dev.lengths()["end"] == 1
+
+
+def to(queue: str) -> dict[str, Any]:
+    return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue}

@@ -1,0 +1,125 @@
+"""What only the devbroker has: at-least-once without waiting, slow readers, ends, and two loops."""
+
+import anyio
+import pytest
+from pamqp.commands import Basic, Exchange, Queue, Tx
+
+from flow.devbroker import pytest_fixture
+from flow.devbroker.connection import FULL
+from flow.devbroker.server import DevBroker
+from tests.devbroker.client import Client, Closed, Content
+
+pytestmark = pytest.mark.anyio
+devbroker = pytest_fixture.devbroker
+
+AT_LEAST_ONCE = {
+    "x-queue-type": "quorum",
+    "x-dead-letter-exchange": "amq.fanout",
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
+
+
+async def reject_one(client: Client) -> None:
+    await client.declare("q", durable=True, arguments=AT_LEAST_ONCE)
+    await client.confirm()
+    await client.confirmed(b"m", "q")
+    content = await client.take_held("q")
+    await client.send(Basic.Reject(content.method.delivery_tag, False))
+    assert await client.nothing()
+
+
+async def test_what_dies_at_least_once_waits_for_a_binding(devbroker: DevBroker) -> None:
+    async with await Client.connect(devbroker.url()) as client:
+        await reject_one(client)
+        await client.declare("dead")
+
+        await client.bind("dead", "amq.fanout")
+
+        got = await client.take("dead")
+        assert got.headers["x-death"][0]["reason"] == "rejected"
+
+
+async def test_what_dies_at_least_once_waits_for_room(devbroker: DevBroker) -> None:
+    async with await Client.connect(devbroker.url()) as client:
+        await client.declare("dead", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        await client.bind("dead", "amq.fanout")
+        await client.publish(b"in the way", "dead")
+        await reject_one(client)
+        assert await client.drain("dead") == [b"in the way"]
+
+        devbroker.clock.advance(200)
+
+        assert await client.drain("dead") == [b"m"]
+
+
+async def test_a_client_that_does_not_read_takes_no_memory(devbroker: DevBroker) -> None:
+    size, count = 100_000, 100
+    async with await Client.connect(devbroker.url()) as slow, await Client.connect(devbroker.url()) as client:
+        await client.declare("q")
+        await slow.consume("q", no_ack=True)
+        await client.confirm()
+        for _ in range(count):
+            await client.confirmed(b"m" * size, "q")
+
+        waiting = devbroker.lengths()["q"] * size
+
+        # What is not in the queue is in the buffers of the broker and of the network, which have limits.
+        assert waiting > size * count - 5 * FULL - 5_000_000
+        received = [await slow.receive() for _ in range(count)]
+        assert all(isinstance(content, Content) and len(content.body) == size for content in received)
+
+
+async def test_the_end_of_the_broker_is_the_end_of_its_connections() -> None:
+    async with DevBroker() as broker:
+        client = await Client.connect(broker.url())
+
+    with pytest.raises(Closed):
+        await client.receive()
+    await client.abort()
+
+
+async def test_a_deleted_vhost_ends_its_connections(devbroker: DevBroker) -> None:
+    devbroker.add_vhost("other")
+    client = await Client.connect(devbroker.url("other"))
+
+    devbroker.delete_vhost("other")
+
+    with pytest.raises(Closed):
+        await client.receive()
+    await client.abort()
+
+
+def test_the_broker_runs_on_either_loop() -> None:
+    async def round_trip() -> None:
+        async with DevBroker() as broker, await Client.connect(broker.url()) as client:
+            await client.declare("q")
+            await client.publish(b"m", "q")
+            assert (await client.take("q")).body == b"m"
+
+    for use_uvloop in (False, True):
+        anyio.run(round_trip, backend_options={"use_uvloop": use_uvloop})
+
+
+NOT_PROVIDED = [
+    Queue.Declare(queue="q", arguments={"x-max-priority": 5}),
+    Queue.Declare(queue="q", arguments={"x-single-active-consumer": True}),
+    Queue.Declare(queue="q", durable=True, arguments={"x-queue-type": "stream"}),
+    Basic.Qos(prefetch_count=1, global_=True),
+    Basic.Recover(True),
+    Exchange.Declare(exchange="x", exchange_type="headers"),
+    Exchange.Bind(destination="amq.topic", source="amq.fanout"),
+    Basic.Consume(queue="some", arguments={"x-priority": 5}),
+    Tx.Select(),
+]
+
+
+@pytest.mark.parametrize("method", NOT_PROVIDED)
+async def test_what_is_not_provided_is_said_so(devbroker: DevBroker, method: object) -> None:
+    async with await Client.connect(devbroker.url()) as client:
+        await client.declare("some")
+        with pytest.raises(Closed) as refused:
+            await client.call(method)
+
+    assert refused.value.code == 540
+    assert "not provided by the development broker" in refused.value.text
