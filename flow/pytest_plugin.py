@@ -1,11 +1,14 @@
 """The fixtures that pytest finds once flow is installed."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import pytest
 
 from flow.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from flow.devbroker.server import DevBroker
 
 P = TypeVar("P", bound=Pipeline[Any, Any])
 
@@ -32,3 +35,12 @@ def configured() -> Configure:
         return cast("P", pipeline.configured(environment, **options))
 
     return configure
+
+
+@pytest.fixture
+async def devbroker(anyio_backend: object) -> "AsyncIterator[DevBroker]":
+    """An AMQP broker in memory, on a free port: `devbroker.url()`, `devbroker.clock`, `devbroker.faults`."""
+    from flow.devbroker.server import DevBroker
+
+    async with DevBroker() as broker:
+        yield broker

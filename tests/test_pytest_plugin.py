@@ -15,7 +15,11 @@ ENVIRONMENT = {"CRM_URL": "https://crm.example.org", "CRM_TOKEN": "x"}
 PROJECT = """
 from typing import ClassVar
 
+import pytest
+
 from flow import Message, Pipeline, Settings
+from flow.broker.url import BrokerUrl
+from flow.runner import Runner
 from flow.schema import ActionMessage
 
 
@@ -30,6 +34,23 @@ class Hook(Pipeline[ActionMessage]):
 
     def handle_message(self, message: Message[ActionMessage]) -> ActionMessage:
         return message.body
+
+
+@pytest.mark.anyio
+async def test_broker(devbroker) -> None:
+    runner = Runner(Hook(HookSettings(url="https://example.org")), BrokerUrl.parse(devbroker.url()))
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await runner.run()
+    assert "The queue acme.hook does not exist" in str(leaf(raised.value))
+
+
+def leaf(error):
+    return leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
 
 
 def test_settings(configured) -> None:

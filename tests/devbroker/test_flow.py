@@ -10,7 +10,6 @@ from flow.batching import Batching
 from flow.broker.declaring import Declarer
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.devbroker import pytest_fixture
 from flow.devbroker.server import DevBroker
 from flow.errors import PublishFailed
 from flow.message import Message
@@ -21,7 +20,6 @@ from flow.runner import Runner
 from flow.schema import IdsMessage
 
 pytestmark = pytest.mark.anyio
-devbroker = pytest_fixture.devbroker
 
 COUNT = 200
 BODY = b'{"schema": "proca:ids:1", "stage": "deliver", "actionId": %d, "actionPageId": 3, "orgId": 2}'

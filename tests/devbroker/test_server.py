@@ -4,13 +4,11 @@ import anyio
 import pytest
 from pamqp.commands import Basic, Exchange, Queue, Tx
 
-from flow.devbroker import pytest_fixture
 from flow.devbroker.connection import FULL
 from flow.devbroker.server import DevBroker
 from tests.devbroker.client import Client, Closed, Content
 
 pytestmark = pytest.mark.anyio
-devbroker = pytest_fixture.devbroker
 
 AT_LEAST_ONCE = {
     "x-queue-type": "quorum",
