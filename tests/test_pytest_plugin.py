@@ -84,7 +84,7 @@ def test_a_project_finds_the_fixtures(tmp_path: Path) -> None:
     done = subprocess.run([*command, "."], cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert "2 passed" in done.stdout
 
 
 def test_importing_it_loads_neither_stages_nor_client_libraries() -> None:
