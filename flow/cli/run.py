@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -40,6 +41,12 @@ log = logging.getLogger("flow")
 )
 @click.option(
     "--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="Seconds of the retry loop's delay."
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="FLOW_STATE_DIR",
+    help="A folder for notes that outlive a crash: it guards against messages that kill the process.",
 )
 @click.option("--wait", is_flag=True, envvar="FLOW_WAIT", help="Wait while the set-up is wrong, do not end.")
 @click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Treat warnings about options as errors.")
@@ -114,7 +121,8 @@ def made(cls: type[Pipeline[Any, Any]], options: dict[str, Any], *, strict: bool
 
 async def serve(pipelines: list[Pipeline[Any, Any]], url: BrokerUrl, options: dict[str, Any]) -> int:
     """Run *pipelines* until a signal; return the exit code."""
-    run_options = RunOptions(shutdown_timeout=options["shutdown_timeout"], wait=options["wait"])
+    given = {name: options[name] for name in ("shutdown_timeout", "wait", "state_dir")}
+    run_options = RunOptions(**given)
     runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
     port = None if options["no_ops"] else options["ops_port"]
     return await Service(runners, ops_host=options["ops_host"], ops_port=port).run()
