@@ -13,6 +13,10 @@ class TargetError(ConfigError):
     """What was asked to run cannot be found, imported or taken for a pipeline."""
 
 
+class EndedUnexpectedly(FlowError):
+    """A part of the process ended that must not; the process ends with it, for its messages come again."""
+
+
 class BrokerError(FlowError):
     """The broker, or the way to it, refused or failed."""
 

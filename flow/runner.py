@@ -255,8 +255,11 @@ class Runner:
         self.metrics.consumer_up = dict.fromkeys(self.metrics.consumer_up, False)
 
     async def _notice_loss(self, engine: Engine, session: Session) -> None:
-        await session.failed.wait()
-        engine.lost(session.outstanding(), session.unconfirmed())
+        try:
+            await session.failed.wait()
+        finally:  # the drain may end before this task is woken
+            if session.failed.is_set():
+                engine.lost(session.outstanding(), session.unconfirmed())
 
     def _rejectable(self, queue: str) -> bool:
         """Tell whether *queue* has a dead-letter exchange, so that rejecting loses nothing.

@@ -8,7 +8,7 @@ import anyio
 
 from flow.broker.line import Line
 from flow.broker.session import Session
-from flow.errors import BrokerError, ConfigError, ConnectionLost, ConsumerCancelled
+from flow.errors import BrokerError, ConfigError, ConnectionLost, ConsumerCancelled, EndedUnexpectedly
 from flow.pipeline import Pipeline
 from flow.retries import describe
 from flow.sizing import shared_prefetch
@@ -81,11 +81,19 @@ class Subscription:
             raise errors[0] if errors else session.failure or ConnectionLost("the session ended")
 
     async def keep(self, session: Session) -> None:
-        """Keep *session* in line with what is wanted until it has failed."""
+        """Keep *session* in line with what is wanted until it has failed.
+
+        Raises:
+            EndedUnexpectedly: something else ended this.
+        """
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep, session)
             await session.failed.wait()
             tasks.cancel_scope.cancel()
+        if not session.failed.is_set():
+            raise EndedUnexpectedly(
+                f"what keeps the session of {self._pipeline.name} was cancelled from outside"
+            )
         self._session = None
         self._look()
 
@@ -124,15 +132,22 @@ class Subscription:
             with anyio.move_on_after(TICK):
                 await self._changed.wait()
             self._changed = anyio.Event()
-            for queue in [one for one in session.lines if one not in self.wanted]:
-                log.info("%s consumes %s no more", self._pipeline.name, queue)
-                await session.retire(queue)
-            now = anyio.current_time()
-            missing = [one for one in self.wanted if one not in session.lines]
-            await self._add(session, [one for one in missing if self._again_at.get(one, now) <= now])
-            await self._rest(session)
-            await session.close_retired()
-            self._look()
+            # A request to stop waits for this: given up half-way, the connection would have to go, with the
+            # acknowledgements that are under way. Every step is bounded.
+            with anyio.CancelScope(shield=True):
+                await self._adjust(session)
+
+    async def _adjust(self, session: Session) -> None:
+        """Consume what is wanted and nothing else, as far as that is possible now."""
+        for queue in [one for one in session.lines if one not in self.wanted]:
+            log.info("%s consumes %s no more", self._pipeline.name, queue)
+            await session.retire(queue)
+        now = anyio.current_time()
+        missing = [one for one in self.wanted if one not in session.lines]
+        await self._add(session, [one for one in missing if self._again_at.get(one, now) <= now])
+        await self._rest(session)
+        await session.close_retired()
+        self._look()
 
     async def _add(self, session: Session, queues: Sequence[str]) -> list[BrokerError]:
         """Consume *queues*; return what was refused."""

@@ -11,11 +11,13 @@ LIST = ROOT / "tests" / "BEHAVIOUR.md"
 LAST = {"A": 25, "B": 18, "C": 8, "D": 6, "E": 30, "F": 7, "G": 11, "H": 12, "I": 8, "J": 11, "K": 12}
 LAST |= {"L": 6, "M": 9, "N": 8, "R": 42}
 RULES = [f"{section}{number:02}" for section, last in LAST.items() for number in range(1, last + 1)]
-FAULTS = [f"F{number:02}" for number in range(8, 51)]  # of the second table; below F08 stand rules
+# Of the second table. F01 to F07 are rules as well; the faults of these numbers are "Fault F01" and so on.
+FAULTS = [f"Fault F{number:02}" for number in range(1, 8)] + [f"F{number:02}" for number in range(8, 51)]
 
-ROW = re.compile(r"\| ([A-Z]\d\d) \| ([^|]+) \| ([^|]+) \|")
+ID = r"(?:Fault F0|[A-Z]\d)\d"
+ROW = re.compile(rf"\| ({ID}) \| ([^|]+) \| ([^|]+) \|")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-CLAIM = re.compile(r"([A-Z]\d\d(?:, [A-Z]\d\d)*)[:.]")
+CLAIM = re.compile(rf"({ID}(?:, {ID})*)[:.]")
 
 
 def rows() -> Iterator[tuple[str, str, str]]:

@@ -5,8 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
+from pamqp.commands import Basic, Connection, Queue
 
 from flow.broker.url import BrokerUrl
 from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
@@ -15,7 +17,9 @@ from flow.message import Message
 from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
 from flow.runner import Runner, RunOptions
+from tests.broker.peer import Peer
 from tests.broker.queues import Queues, connected, eventually, until
+from tests.broker.wire import frame
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
@@ -120,6 +124,39 @@ async def test_a_queue_that_is_missing_at_start_touches_no_other(queues: Queues,
         told = str(runner.unready())
 
     assert "1 of 2 queues wait: The queue missing does not exist" in told
+
+
+class Slow(Peer):
+    """Answers for the queue `late` only when told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = anyio.Event()
+
+    def _answer(self, method: Any) -> Any:
+        if isinstance(method, Queue.Declare) and method.queue == "late":
+            self.asked.set()
+            return None
+        return super()._answer(method)
+
+
+async def test_a_stop_waits_for_a_queue_that_is_being_added() -> None:
+    """Given up half-way, the connection would be dropped, and with it what was acknowledged a moment ago."""
+    pipeline = Changing()
+
+    async with Slow() as peer:
+        async with running(pipeline, peer.url.partition("?")[0]) as runner:
+            await pipeline.send.send(["a"])
+            await until(lambda: runner.unready() is None)
+            await pipeline.send.send(["a", "late"])
+            await peer.asked.wait()
+            runner.stop()
+            await anyio.lowlevel.checkpoint()
+            channel = next(number for number, one in peer.received if getattr(one, "queue", "") == "late")
+            peer.send(frame(Queue.DeclareOk("late", 0, 0), channel))
+
+        assert len(peer.methods(Basic.Cancel)) == 2
+        assert len(peer.methods(Connection.Close)) == 1, "closed in order"
 
 
 async def test_without_any_queue_the_set_up_is_wrong(amqp_url: str) -> None:

@@ -59,6 +59,7 @@ class Line:
         self._link = link
         self._channel = channel
         self._ended = ended
+        self._open = False  # until then whoever opens it is told why not
         self._settler = link.protocol.tap(channel.number)
         self.consumer: Consumer = self._settler.consumer(
             queue, f"{consuming.name.replace(' ', '-')}-{channel.number}", prefetch
@@ -87,6 +88,7 @@ class Line:
         except BaseException:
             line.end()
             raise
+        line._open = True
         return line
 
     def outstanding(self) -> list[Message[Any]]:
@@ -179,4 +181,5 @@ class Line:
     def _fail(self, failure: BrokerError) -> None:
         if not self.over:
             self.end()
-            self._ended(self, failure)
+            if self._open:
+                self._ended(self, failure)

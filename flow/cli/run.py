@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
@@ -48,6 +49,12 @@ log = logging.getLogger("flow")
     "--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="Seconds of the retry loop's delay."
 )
 @supervision
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="FLOW_STATE_DIR",
+    help="A folder for notes that outlive a crash: it guards against messages that kill the process.",
+)
 @click.option("--wait", is_flag=True, envvar="FLOW_WAIT", help="Wait while the set-up is wrong, do not end.")
 @click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Treat warnings about options as errors.")
 @click.option("--ops-host", default="127.0.0.1", show_default=True, envvar="FLOW_OPS_HOST")
@@ -154,9 +161,8 @@ async def serve(
 ) -> int:
     """Run *pipelines* until a signal; return the exit code."""
     dump = Dump(options["dump"]) if options["dump"] else None
-    run_options = RunOptions(
-        shutdown_timeout=options["shutdown_timeout"], wait=options["wait"], copy=dump.copy if dump else None
-    )
+    given = {name: options[name] for name in ("shutdown_timeout", "wait", "state_dir")}
+    run_options = RunOptions(**given, copy=dump.copy if dump else None)
     runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
     port = None if options["no_ops"] else options["ops_port"]
     code = await Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker).run()

@@ -89,6 +89,8 @@ class CrmServer:
         """What the CRM holds, by item id."""
         self.effects = self.store.effects
         """How often each item id was applied; above 1 it was delivered again."""
+        self.requests = 0
+        """How many calls came, also those that were not let in."""
         self.calls: deque[Call] = deque(maxlen=CALLS_KEPT)
         self.lookups: Counter[str] = Counter()
         """How often each campaign was asked for, by its name."""
@@ -153,6 +155,7 @@ class CrmServer:
             await self._changed.wait()
 
     async def _upsert(self, request: Request) -> Response:
+        self.requests += 1
         body = await request.body()
         refusal = await self._refusal(request, body.decode("utf-8", "replace"))
         if refusal is not None:

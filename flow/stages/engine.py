@@ -10,6 +10,7 @@ import anyio
 from flow.batching import Batching
 from flow.clock import Clock, LoopClock
 from flow.codec import Codec
+from flow.errors import EndedUnexpectedly
 from flow.memory import DeliveryMemory
 from flow.message import Message, Origin, State
 from flow.metrics import PipelineMetrics
@@ -25,7 +26,7 @@ from flow.stages.processor import Processor
 from flow.stages.recall import Recall
 from flow.stages.relief import Relief
 from flow.stages.router import Router
-from flow.stages.suspects import Journal, Suspects
+from flow.stages.suspects import PATIENCE, Journal, Suspects
 from flow.stages.threads import Threads
 
 
@@ -65,7 +66,7 @@ class Engine:
             clock, pipeline.retry_delay, again=self._again, reject=self._reject, early=self._early
         )
         self._rejectable = rejectable
-        suspects = Suspects(journal)
+        suspects = Suspects(journal, min(PATIENCE, pipeline.handler_timeout / 2))
         self.acknowledger = self.acknowledging(
             pipeline,
             metrics,
@@ -181,7 +182,7 @@ class Engine:
         self._processor.reception.discard_stale()
 
     async def run(self) -> None:
-        """Work until `drain` has ended."""
+        """Work until `drain` has ended; a stage that ends otherwise raises `EndedUnexpectedly`."""
         async with anyio.create_task_group() as tasks:
             for handler in self._processor.marks:
                 tasks.start_soon(self._processor.work, handler)
@@ -193,6 +194,8 @@ class Engine:
                 tasks.start_soon(self._parker.run, self._quiet.ring_all)
             await self._over.wait()
             tasks.cancel_scope.cancel()
+        if not self._over.is_set():  # a stranger cancelled a task, which ends its group without a word
+            raise EndedUnexpectedly(f"a stage of {self.pipeline.name} was cancelled from outside")
 
     async def drain(self, timeout: float) -> int:
         """Finish what was received within *timeout* seconds; return how many callbacks had to be cancelled.

@@ -3,11 +3,14 @@
 import logging
 from typing import Any, Protocol
 
+import anyio
+
 from flow.errors import DecodeError
 from flow.message import Message
 from flow.outcome import Reject
 
 SUSPICIOUS = 3  # deliveries without an outcome; planned restarts count too, so this alone proves nothing
+PATIENCE = 5.0  # seconds that a suspect waits for the one before it, which may itself wait for its target
 CRASHES = 2  # starts that had no outcome, after which a message is not started again
 
 log = logging.getLogger("flow")
@@ -30,10 +33,12 @@ class Journal(Protocol):
 class Suspects:
     """Guards against messages that kill the process, on queues that count deliveries (quorum queues)."""
 
-    def __init__(self, journal: Journal | None) -> None:
-        """Take the *journal*; without one nothing is guarded."""
+    def __init__(self, journal: Journal | None, patience: float = PATIENCE) -> None:
+        """Take the *journal*; without one nothing is guarded. One suspect waits *patience* for another."""
         self._journal = journal
+        self._patience = patience
         self._identities: dict[Message[Any], object] = {}
+        self._turn = anyio.Event()
 
     def suspect(self, message: Message[Any]) -> bool:
         """Tell whether *message* was delivered so often without an outcome that it is to be worked alone."""
@@ -46,7 +51,7 @@ class Suspects:
         return isinstance(count, int) and count >= SUSPICIOUS
 
     async def admit(self, message: Message[Any]) -> None:
-        """Note that the suspect *message* is started.
+        """Note that the suspect *message* is started, after the one before it: a crash blames all that run.
 
         Raises:
             Reject: it was started too often without coming to an end.
@@ -54,6 +59,10 @@ class Suspects:
         assert self._journal is not None
         identity = message.identity()
         known = identity in self._identities.values()  # it waited, or came again, and was started here before
+        if not known:
+            with anyio.move_on_after(self._patience):
+                while self._identities:
+                    await self._turn.wait()
         self._identities[message] = identity
         message.alone = True
         if known:
@@ -71,3 +80,5 @@ class Suspects:
         identity = self._identities.pop(message, None)
         if identity is not None and self._journal is not None:
             self._journal.ended(identity)
+            self._turn.set()
+            self._turn = anyio.Event()

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -82,7 +83,7 @@ async def refusal(url: BrokerUrl, queue: str = "a") -> BrokerError:
 
 
 async def test_wrong_password(url: BrokerUrl) -> None:
-    """R25, R42: the account is named, the password is not."""
+    """R25, R42, F45: the account is named, the password is not."""
     error = await refusal(replace(url, password=CANARY))
 
     assert type(error) is AccessDenied
@@ -90,7 +91,7 @@ async def test_wrong_password(url: BrokerUrl) -> None:
 
 
 async def test_missing_virtual_host(url: BrokerUrl) -> None:
-    """R25: told apart from a virtual host that the account may not use."""
+    """R25, F45: told apart from a virtual host that the account may not use."""
     error = await refusal(url.on("no such/vhost ü"))
 
     assert type(error) is NotFound
@@ -98,7 +99,7 @@ async def test_missing_virtual_host(url: BrokerUrl) -> None:
 
 
 async def test_virtual_host_without_permission(rabbitmq: RabbitMQControl, vhost: str, url: BrokerUrl) -> None:
-    """R25: the account and the virtual host are named."""
+    """R25, F45: the account and the virtual host are named."""
     user = f"nobody-{vhost}"
     await rabbitmq.add_user(user, CANARY)
 
@@ -120,7 +121,7 @@ async def test_missing_queue(url: BrokerUrl) -> None:
 async def test_queue_without_read_permission(
     rabbitmq: RabbitMQControl, vhost: str, url: BrokerUrl, queues: Queues
 ) -> None:
-    """R25: looking at a queue needs no permission, consuming does."""
+    """R25, F45: looking at a queue needs no permission, consuming does."""
     await queues.make("a")
     user = f"other-{vhost}"
     await rabbitmq.add_user(user, CANARY)
@@ -154,6 +155,7 @@ async def test_nothing_listens() -> None:
 
 
 async def test_host_that_cannot_be_resolved() -> None:
+    """F45: in one sentence that names it."""
     error = await refusal(BrokerUrl.parse(f"amqps://u:{CANARY}@no-such-host.invalid"))
 
     assert type(error) is ConnectionLost
@@ -161,6 +163,7 @@ async def test_host_that_cannot_be_resolved() -> None:
 
 
 async def test_unknown_authority(node: RabbitMQNode) -> None:
+    """F45: in one sentence that names it."""
     error = await refusal(BrokerUrl.parse(node.tls_url()))
 
     assert type(error) is CertificateRejected
@@ -168,21 +171,32 @@ async def test_unknown_authority(node: RabbitMQNode) -> None:
     assert "cafile=FILE" in str(error)
 
 
-async def test_certificate_of_another_host(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("host", "ends", "why"),
+    [
+        ("other.example", datetime(2999, 1, 1, tzinfo=UTC), "mismatch"),
+        ("127.0.0.1", datetime(2001, 1, 1, tzinfo=UTC), "expired"),
+    ],
+    ids=["another host", "expired"],
+)
+async def test_certificate_that_does_not_hold(tmp_path: Path, host: str, ends: datetime, why: str) -> None:
+    """F45: the reason is told, and what to do."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("other.example").configure_cert(context)
+    issued = authority.issue_cert(host, not_before=datetime(2000, 1, 1, tzinfo=UTC), not_after=ends)
+    issued.configure_cert(context)
 
     async with peer(silence, context) as there:
         error = await refusal(replace(there.url, tls=True, cafile=tmp_path / "authority.pem"))
 
     assert type(error) is CertificateRejected
-    assert "mismatch" in str(error)
+    assert why in str(error)
     assert "correct the host name" in str(error)
 
 
 async def test_plain_connection_to_a_tls_port(node: RabbitMQNode, url: BrokerUrl) -> None:
+    """F45: in one sentence that names it."""
     error = await refusal(replace(url, port=node.tls_port))
 
     assert type(error) is CertificateRejected
@@ -192,6 +206,7 @@ async def test_plain_connection_to_a_tls_port(node: RabbitMQNode, url: BrokerUrl
 
 
 async def test_tls_to_a_plain_port(url: BrokerUrl) -> None:
+    """F45: in one sentence that names it."""
     error = await refusal(replace(url, tls=True))
 
     assert type(error) is CertificateRejected

@@ -213,6 +213,7 @@ async def test_session_fails_when_the_broker_closes_its_channel(
 async def test_frozen_broker_is_noticed_within_two_heartbeats(
     node: RabbitMQNode, url: BrokerUrl, queues: Queues
 ) -> None:
+    """F14."""
     await queues.make("a")
     session = await Session.open(url, {"a": 5}, Received(), heartbeat=1)
 
@@ -228,7 +229,7 @@ async def test_frozen_broker_is_noticed_within_two_heartbeats(
 async def test_nothing_is_lost_when_the_broker_is_killed(
     node: RabbitMQNode, vhost: str, url: BrokerUrl, queues: Queues
 ) -> None:
-    """R26: the same queue is consumed again by a new session, with what was not acknowledged."""
+    """R26, F11: the same queue is consumed again by a new session, with what was not acknowledged."""
     await queues.make("a")
     await queues.fill("a", numbered(20))
     received, again = Received(), Acknowledging()

@@ -42,9 +42,9 @@ class FlowProcess:
         self.code = await self._process.wait()
         self._tell()
 
-    async def says(self, text: str) -> str:
+    async def says(self, text: str, seconds: float = 30) -> str:
         """Wait for a line that holds *text* and return it."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(seconds):
             while True:
                 for line in self.lines:
                     if text in line:

@@ -39,17 +39,19 @@ async def refused(flow: Flow, *arguments: str, code: int, says: str, **environme
 
 
 async def test_a_wrong_password(flow: Flow, rabbitmq: RabbitMQControl) -> None:
-    """R25, R42: named by the user; the password is not shown."""
+    """R25, R42, F45: named by the user; the password is not shown."""
     url = rabbitmq.url("/", user="guest", password="canary-secret")
     said = await refused(flow, "run", "pipelines.crm", code=78, says="guest", AMQP_URL=url)
     assert "canary-secret" not in said
 
 
 async def test_a_missing_vhost(flow: Flow, rabbitmq: RabbitMQControl) -> None:
+    """F45."""
     await refused(flow, "run", "pipelines.crm", code=78, says="nowhere", AMQP_URL=rabbitmq.url("nowhere"))
 
 
 async def test_a_missing_queue(flow: Flow) -> None:
+    """F45."""
     await refused(flow, "run", "pipelines.crm", "--queue", "no.crm", code=78, says="no.crm")
 
 
@@ -82,6 +84,7 @@ async def test_one_queue_for_several_pipelines(flow: Flow) -> None:
 
 
 async def test_a_refused_permission(flow: Flow, rabbitmq: RabbitMQControl, vhost: str) -> None:
+    """F45."""
     await rabbitmq.add_user(f"reader-{vhost}", "secret")
     await rabbitmq.permit(f"reader-{vhost}", vhost, "^$", "^$", "^other$")
     url = rabbitmq.url(vhost, user=f"reader-{vhost}", password="secret")
@@ -92,6 +95,7 @@ async def test_a_refused_permission(flow: Flow, rabbitmq: RabbitMQControl, vhost
 
 
 async def test_a_certificate_that_does_not_verify(flow: Flow, node: RabbitMQNode) -> None:
+    """F45."""
     await refused(flow, "run", "pipelines.crm", code=78, says="certificate", AMQP_URL=node.tls_url())
 
 

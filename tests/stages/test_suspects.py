@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from flow.batch import Batch
@@ -93,6 +94,36 @@ async def test_what_crashed_the_worker_twice_is_parked(start: Start, tmp_path: P
     assert line.parked == [(1, "crashed the worker: it was started 2 times and came to no end")]
     assert line.account == {"received": 2, "delivered": 1, "parked": 1}
     assert os.listdir(tmp_path) == []
+
+
+async def test_one_suspect_is_started_after_the_other(start: Start, tmp_path: Path) -> None:
+    """A crash would blame all that were started."""
+    started: list[int] = []
+    go = anyio.Event()
+
+    class Waiting(Numbers):
+        queue = "numbers"
+
+        async def handle_message(self, message: Message[Number]) -> int:
+            started.append(message.body.n)
+            await go.wait()
+            return message.body.n
+
+    line = await start(Waiting, journal=Starts(tmp_path))
+    pipeline: Any = line.engine.pipeline
+
+    line.engine.receive([delivery(line.origin, n, 3) for n in (1, 2)])
+    line.engine.receive([delivery(line.origin, 3, 0)])
+    await until(lambda: len(started) == 2)
+    notes, before = os.listdir(tmp_path), list(started)
+    go.set()
+    await until(lambda: len(started) == 3)
+    await until(lambda: not line.engine.running)
+    await line.advance(0.2)
+
+    assert len(notes) == 1
+    assert sorted(before) == [1, 3]
+    assert sorted(pipeline.batches) == [[1], [2], [3]]
 
 
 async def test_waiting_for_a_target_is_no_crash(start: Start, tmp_path: Path) -> None:
