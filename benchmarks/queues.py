@@ -33,17 +33,16 @@ class Sent(msgspec.Struct):
 
 
 class Many(Pipeline[Sent]):
-    """Notes how long the messages of quiet queues waited."""
+    """Notes how long the messages of quiet queues waited; its settings are the queues and these waits."""
 
     dead_letter = "assume"
-    names: Sequence[str] = ()
 
     async def queues(self) -> AsyncIterator[Sequence[str]]:
-        yield self.names
+        yield self.settings[0]
 
     async def handle_message(self, message: Message[Sent]) -> None:
         if message.queue != FULL:
-            self.settings.append(time.monotonic() - message.body.at)
+            self.settings[1].append(time.monotonic() - message.body.at)
         await anyio.sleep(0.002)
 
 
@@ -56,10 +55,8 @@ async def measure(url: str, names: list[str], messages: int, full: int) -> list[
         await channel.queue_purge(name)
     for _ in range(full):
         await publish(channel, FULL)
-    pipeline = Many()
-    pipeline.names = [*names, FULL]
-    pipeline.settings = waits = []
-    runner = Runner(pipeline, BrokerUrl.parse(url))
+    waits: list[float] = []
+    runner = Runner(Many(([*names, FULL], waits)), BrokerUrl.parse(url))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(runner.run)
         while runner.unready() is not None:  # noqa: ASYNC110
