@@ -101,6 +101,10 @@ class Gates:
             self.down[queue] = gate.breaker
         return down
 
+    def abandoned(self, queue: str, epoch: int) -> None:
+        """Take note that a call ended, or was none, that tells nothing about the target."""
+        self._gate(queue).breaker.abandoned(epoch)
+
     def stop(self) -> None:
         """Wake nobody any more."""
         for gate in self._gates.values():
