@@ -243,3 +243,25 @@ async def test_preparing_says_nothing_about_the_target_of_handling(start: Start)
 
     assert sum(isinstance(call, tuple) for call in pipeline.calls) < 12
     assert line.account == {"received": 2}
+
+
+async def test_what_was_prepared_counts_as_waiting_for_its_target(start: Start) -> None:
+    """Else it would never go back to its queue, and the broker would end the channel."""
+
+    class Down(Prepared):
+        """Its target does not work."""
+
+        queue = "numbers"
+
+        async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+            raise Unavailable("closed", after=1000.0)
+
+    line = await start(Down)
+
+    await line.push(1, 2, 3, 4, 5)
+    await line.advance(600.0)
+    for message in line.engine._processor.reception.intakes[0].received.clear():
+        message.received_at = line.clock.now()  # the one that was tried came later than the others
+        line.engine._processor.reception.receive([message])
+
+    assert line.engine.waited("numbers") == 600.0
