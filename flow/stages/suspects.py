@@ -33,7 +33,7 @@ class Suspects:
     def __init__(self, journal: Journal | None) -> None:
         """Take the *journal*; without one nothing is guarded."""
         self._journal = journal
-        self._identities: dict[Message[Any], object] = {}
+        self._started: set[object] = set()  # the identities: what is started may come again and end as that
 
     def suspect(self, message: Message[Any]) -> bool:
         """Tell whether *message* was delivered so often without an outcome that it is to be worked alone."""
@@ -53,8 +53,8 @@ class Suspects:
         """
         assert self._journal is not None
         identity = message.identity()
-        known = identity in self._identities.values()  # it waited, or came again, and was started here before
-        self._identities[message] = identity
+        known = identity in self._started  # it waited, or came again, and was started here before
+        self._started.add(identity)
         message.alone = True
         if known:
             return
@@ -68,6 +68,7 @@ class Suspects:
 
     def ended(self, message: Message[Any]) -> None:
         """Note that *message*, worked alone, has come to an end, whatever became of it."""
-        identity = self._identities.pop(message, None)
-        if identity is not None and self._journal is not None:
+        identity = message.identity()
+        if identity in self._started and self._journal is not None:
+            self._started.discard(identity)
             self._journal.ended(identity)
