@@ -225,6 +225,7 @@ class Message(Generic[B]):
                 return None
             successor.body, successor.prepared, successor.held = message.body, message.prepared, message.held
             successor._record_id, successor.occurred_at = message._record_id, message.occurred_at
+            successor.alone = message.alone
             message = successor
         return message
 

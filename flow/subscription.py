@@ -1,7 +1,7 @@
 """Which queues a pipeline wants, and keeping a session in line with that."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -49,11 +49,17 @@ class Subscription:
         """Take note of what the pipeline wants, until cancelled.
 
         What its `queues` raises before it has named any goes on; after that it is started again.
+
+        Raises:
+            ConfigError: it ends, or yields something else, before it has named any.
         """
         while True:
             try:
                 async for queues in self._lists():
                     self._want(queues)
+                if not self._known.is_set():
+                    name = type(self._pipeline).__name__
+                    raise ConfigError(f"{name}.queues ended before it yielded a list of queues")
                 return
             except Exception as error:  # the user's generator
                 if not self._known.is_set():
@@ -98,10 +104,12 @@ class Subscription:
         self._look()
 
     def lost(self, line: Line, failure: BrokerError) -> None:
-        """Take note that *line* ended by itself: its queue is tried again."""
+        """Take note that *line* ended by itself; a queue that is wanted and not consumed is tried again."""
         session = self._session
         self._engine.lost(line.outstanding(), line.unconfirmed())
-        self.faults[line.queue] = str(failure)
+        consumed = session is not None and line.queue in session.lines
+        if line.queue in self.wanted and not consumed:  # else the line was retired before
+            self.faults[line.queue] = str(failure)
         self._metrics.reconnects["cancelled" if isinstance(failure, ConsumerCancelled) else "lost"] += 1
         self._look()
         if session is not None and not session.lines:
@@ -118,9 +126,12 @@ class Subscription:
         Raises:
             ConfigError: it holds something that is no name of a queue.
         """
-        if isinstance(queues, str) or not all(isinstance(one, str) and 0 < len(one) < 256 for one in queues):
+        names: list[Any] = (
+            list(queues) if isinstance(queues, Iterable) and not isinstance(queues, str) else [None]
+        )
+        if not all(isinstance(one, str) and 0 < len(one.encode()) < 256 for one in names):
             raise ConfigError(f"{type(self._pipeline).__name__}.queues must yield lists of names of queues")
-        self.wanted = list(dict.fromkeys(queues))
+        self.wanted = list(dict.fromkeys(names))
         for queue in self.wanted:
             self._metrics.account(queue)
         self.faults = {queue: fault for queue, fault in self.faults.items() if queue in self.wanted}
@@ -135,19 +146,21 @@ class Subscription:
             # A request to stop waits for this: given up half-way, the connection would have to go, with the
             # acknowledgements that are under way. Every step is bounded.
             with anyio.CancelScope(shield=True):
-                await self._adjust(session)
+                await self._change(session)
+            self._look()
 
-    async def _adjust(self, session: Session) -> None:
-        """Consume what is wanted and nothing else, as far as that is possible now."""
+    async def _change(self, session: Session) -> None:
+        """Do what is due in *session*; what is asked of the broker has its own limits of time."""
         for queue in [one for one in session.lines if one not in self.wanted]:
             log.info("%s consumes %s no more", self._pipeline.name, queue)
             await session.retire(queue)
+            self._engine.leave(queue)
+            self._resting.discard(queue)
         now = anyio.current_time()
         missing = [one for one in self.wanted if one not in session.lines]
         await self._add(session, [one for one in missing if self._again_at.get(one, now) <= now])
         await self._rest(session)
         await session.close_retired()
-        self._look()
 
     async def _add(self, session: Session, queues: Sequence[str]) -> list[BrokerError]:
         """Consume *queues*; return what was refused."""

@@ -12,11 +12,14 @@ from pamqp.commands import Basic, Connection, Queue
 
 from flow.broker.url import BrokerUrl
 from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
-from flow.errors import NotFound
+from flow.errors import ConfigError, ConnectionLost, NotFound
 from flow.message import Message
+from flow.metrics import PipelineMetrics
 from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
 from flow.runner import Runner, RunOptions
+from flow.stages.engine import Engine
+from flow.subscription import Subscription
 from tests.broker.peer import Peer
 from tests.broker.queues import Queues, connected, eventually, until
 from tests.broker.wire import frame
@@ -40,6 +43,8 @@ class Changing(Pipeline[Number]):
         self.send, self.lists = anyio.create_memory_object_stream[list[str]](10)
         self.seen: list[tuple[str, int]] = []
         self.down = False
+        self.go = anyio.Event()
+        self.go.set()
 
     async def queues(self) -> AsyncIterator[Sequence[str]]:
         async with self.lists:
@@ -49,6 +54,7 @@ class Changing(Pipeline[Number]):
     async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
         if self.down:
             raise Unavailable("closed")
+        await self.go.wait()
         self.seen.append((message.queue, message.body.n))
 
 
@@ -159,6 +165,28 @@ async def test_a_stop_waits_for_a_queue_that_is_being_added() -> None:
         assert len(peer.methods(Connection.Close)) == 1, "closed in order"
 
 
+async def test_what_is_lost_of_a_retired_queue_is_no_fault(queues: Queues, amqp_url: str) -> None:
+    """Nobody wants it any more, or it is consumed anew."""
+    pipeline = Changing()
+    pipeline.go = anyio.Event()
+    await queues.fill("b", [body(1)])
+
+    async with running(pipeline, amqp_url) as runner:
+        await pipeline.send.send(["a", "b"])
+        await until(lambda: runner.account.received == 1)
+        await pipeline.send.send(["a"])
+        await until(lambda: not runner.metrics.consumer_up["b"])
+        session = runner._session
+        assert session is not None
+        (retired,) = session._retired
+        retired._fail(ConnectionLost("The broker closed the channel"))
+        told = runner.unready()
+        pipeline.go.set()
+
+    assert told is None
+    assert runner.account.stale == 1
+
+
 async def test_without_any_queue_the_set_up_is_wrong(amqp_url: str) -> None:
     pipeline = Changing()
 
@@ -191,3 +219,47 @@ async def test_what_waits_too_long_for_its_target_goes_back_and_one_message_prob
     assert sorted(n for _, n in pipeline.seen) == [*range(50), 99]
     assert (account.delivered, account.retrying, account.parked, account.open) == (51, 0, 0, 0)
     assert runner.metrics.accounts["a"].returned >= 49
+
+
+class Listing(Pipeline[Number]):
+    """Yields what the test gives it."""
+
+    def __init__(self, lists: Sequence[Any]) -> None:
+        super().__init__()
+        self.lists = lists
+
+    async def queues(self) -> AsyncIterator[Sequence[str]]:
+        for names in self.lists:
+            yield names
+
+    async def handle_message(self, message: Message[Number]) -> Number:
+        return message.body
+
+
+async def followed(*lists: object) -> list[str]:
+    """Return the queues that are wanted after *lists*."""
+
+    async def park(message: Message[Any], reason: str) -> None:
+        raise NotImplementedError
+
+    pipeline = Listing(lists)
+    engine = Engine(pipeline, PipelineMetrics(pipeline.name), park)
+    subscription = Subscription(pipeline, engine, longest_hold=600.0)
+    await subscription.follow()
+    return subscription.wanted
+
+
+@pytest.mark.parametrize("broken", [None, "a", b"a", [1], [""], ["\u00e9" * 200]])
+async def test_a_list_that_names_no_queues_is_refused(broken: object) -> None:
+    with pytest.raises(ConfigError, match=r"Listing\.queues must yield lists of names of queues"):
+        await followed(broken)
+
+
+async def test_queues_that_end_without_a_list_are_refused() -> None:
+    """Else nothing would ever be consumed, and nothing said."""
+    with pytest.raises(ConfigError, match=r"Listing\.queues ended before it yielded a list"):
+        await followed()
+
+
+async def test_a_list_may_be_made_while_it_is_read() -> None:
+    assert await followed(iter(["a", "b", "a"])) == ["a", "b"]

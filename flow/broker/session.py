@@ -146,6 +146,9 @@ class Session:
         self.lines[queue] = line
         if line.over:  # it ended before anybody could be told
             self._line_ended(line, self._link.lost(None))
+        elif self._over:  # it began after the end
+            line.end()
+            raise self.failure or self._link.lost(None)
         return line.consumer
 
     async def retire(self, queue: str) -> None:

@@ -19,6 +19,7 @@ from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.bell import Bell
 from flow.stages.deliverer import Deliverer
+from flow.stages.gate import Gates
 from flow.stages.holder import Holder
 from flow.stages.pace import Pace
 from flow.stages.parker import Park, Parker
@@ -124,9 +125,8 @@ class Engine:
 
     def down(self) -> dict[str, float]:
         """Return the queues whose work waits for a target that is down, and for how many seconds."""
-        gates = [self._processor.gates, *(one.gates for one in self.deliverers.values())]
         since: dict[str, float] = {}
-        for queue, start in (found for one in gates for found in one.since()):
+        for queue, start in (found for one in self._gates() for found in one.since()):
             since[queue] = max(since.get(queue, 0.0), self._now() - start)
         return since
 
@@ -142,6 +142,13 @@ class Engine:
         waiting = [message for one in self.deliverers.values() for message in one.batcher.clear(queue)]
         for message in [*waiting, *self._holder.release(queue)]:
             self.acknowledger.give_back(message)
+
+    def leave(self, queue: str) -> None:
+        """Wait no more for the target of *queue*, which is consumed no more: what waits for it goes back."""
+        if queue in self.down():
+            self.give_back(queue)
+        for gates in self._gates():
+            gates.forget(queue)
 
     def stuck(self) -> str | None:
         """Return why nothing will ever be started again, or None."""
@@ -262,6 +269,9 @@ class Engine:
             apart=self.pipeline.shared(),
         )
 
+    def _gates(self) -> list[Gates]:
+        return [self._processor.gates, *(one.gates for one in self.deliverers.values())]
+
     def _callback(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         """Return *callback*, or what runs it in a thread."""
         return callback if self._threads is None else partial(self._threads.run, callback)
@@ -270,7 +280,9 @@ class Engine:
         """Do what is due when a worker or a *slot* has nothing to do; tell whether the slot has now."""
         if self._draining:
             self._quiet.ring_all()
-        return not self._processor.reception and self._relief.give(self.origins, slot)
+        reception = self._processor.reception
+        waiting = reception.queues() if reception else ()
+        return self._relief.give([one for one in self.origins if one.queue not in waiting], slot)
 
     def _again(self, message: Message[Any]) -> None:
         self._processor.reception.receive([message])

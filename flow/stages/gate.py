@@ -101,6 +101,17 @@ class Gates:
             self.down[queue] = gate.breaker
         return down
 
+    def forget(self, queue: str) -> None:
+        """Forget the gate of *queue*, which is consumed no more."""
+        self.down.pop(queue, None)
+        gate = self._gates.pop(queue, None)
+        if gate is not None:
+            gate.stop()
+
+    def abandoned(self, queue: str, epoch: int) -> None:
+        """Take note that a call ended, or was none, that tells nothing about the target."""
+        self._gate(queue).breaker.abandoned(epoch)
+
     def stop(self) -> None:
         """Wake nobody any more."""
         for gate in self._gates.values():

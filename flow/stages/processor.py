@@ -216,8 +216,7 @@ class Processor:
         if error is not None:
             await self._end(mark, error)
             return True
-        if mark.epoch != NOT_STARTED:
-            self._tell_gates(mark, chunk, None)
+        self._abandon(mark, chunk)
         mark.work = None
         intake.prepared.put(self.reception.waiting_again(chunk))
         intake.wake()
@@ -232,8 +231,10 @@ class Processor:
         mark.since = math.inf  # `handle_failed` has a limit of its own
         unavailable, preparing = isinstance(error, Unavailable), isinstance(mark.work, list)
         down = isinstance(error, NotNow)
-        if mark.epoch != NOT_STARTED or unavailable:
-            delivering = self._forward is None and not preparing
+        if preparing and not unavailable:
+            self._abandon(mark, messages)
+        elif mark.epoch != NOT_STARTED or unavailable:
+            delivering = self._forward is None
             down = self._tell_gates(mark, messages, error if unavailable or delivering else None)
         if down:
             self._keep(messages, first=unavailable or isinstance(error, NotNow))
@@ -253,6 +254,12 @@ class Processor:
         down = [self.gates.ended(queue, epoch, error) for queue in queues]
         self._metrics.circuit_open[self._label] = bool(self.gates.down)
         return any(down)
+
+    def _abandon(self, mark: Mark[Work], chunk: list[Message[Any]]) -> None:
+        """Tell the gates that preparing *chunk* has probed nothing: handling it does."""
+        if mark.epoch != NOT_STARTED:
+            self.gates.abandoned(chunk[0].origin.queue, mark.epoch)
+            mark.epoch = NOT_STARTED
 
     def _keep(self, messages: list[Message[Any]], *, first: bool) -> None:
         """Keep *messages* for when calls may start."""

@@ -46,7 +46,8 @@ class Reception:
 
     def oldest(self, queue: str | None = None) -> float | None:
         """Return the receive time of the oldest message of *queue*, or all, that was not started, or None."""
-        times = [intake.received.oldest(queue) for intake in self.intakes]
+        lines = [line for intake in self.intakes for line in (intake.prepared, intake.received)]
+        times = [line.oldest(queue) for line in lines]
         return min((time for time in times if time is not None), default=None)
 
     def receive(self, messages: list[Message[Any]]) -> None:

@@ -37,7 +37,7 @@ class Suspects:
         """Take the *journal*; without one nothing is guarded. One suspect waits *patience* for another."""
         self._journal = journal
         self._patience = patience
-        self._identities: dict[Message[Any], object] = {}
+        self._started: set[object] = set()  # the identities: what is started may come again and end as that
         self._turn = anyio.Event()
 
     def suspect(self, message: Message[Any]) -> bool:
@@ -58,12 +58,12 @@ class Suspects:
         """
         assert self._journal is not None
         identity = message.identity()
-        known = identity in self._identities.values()  # it waited, or came again, and was started here before
+        known = identity in self._started  # it waited, or came again, and was started here before
         if not known:
             with anyio.move_on_after(self._patience):
-                while self._identities:
+                while self._started:
                     await self._turn.wait()
-        self._identities[message] = identity
+        self._started.add(identity)
         message.alone = True
         if known:
             return
@@ -77,8 +77,9 @@ class Suspects:
 
     def ended(self, message: Message[Any]) -> None:
         """Note that *message*, worked alone, has come to an end, whatever became of it."""
-        identity = self._identities.pop(message, None)
-        if identity is not None and self._journal is not None:
+        identity = message.identity()
+        if identity in self._started and self._journal is not None:
+            self._started.discard(identity)
             self._journal.ended(identity)
             self._turn.set()
             self._turn = anyio.Event()

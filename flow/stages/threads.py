@@ -26,7 +26,7 @@ class Threads:
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Return what *function* returns in a thread; when cancelled, give it up, and it may go on alone."""
-        future = self._executor.submit(copy_context().run, function, *args)
+        future = self._executor.submit(copy_context().run, called, function, *args)
         try:
             return await asyncio.wrap_future(future)
         finally:
@@ -36,3 +36,11 @@ class Threads:
     def close(self) -> None:
         """Start nothing more; what runs goes on, and nobody waits for it."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def called(function: Callable[..., T], *args: object) -> T:
+    """Return what *function* returns; what no future may hold is raised as another error."""
+    try:
+        return function(*args)
+    except StopIteration as error:
+        raise RuntimeError("raised StopIteration") from error

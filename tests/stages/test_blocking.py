@@ -102,3 +102,20 @@ async def test_a_drain_waits_for_no_thread(start: Start) -> None:
 
     assert hung == 1
     assert line.released == [1]
+
+
+async def test_an_iterator_that_is_empty_is_an_error_like_any_other(start: Start) -> None:
+    """`next` raises what no future may hold: its callback would seem to hang."""
+
+    class Empty(Blocking):
+        """Looks for something that is not there."""
+
+        queue = "numbers"
+
+        def handle_message(self, message: Message[Number]) -> int:
+            return next(iter(()))
+
+    line = await start(Empty)
+
+    await line.push(1)
+    await until(lambda: line.rejected == [1])

@@ -220,3 +220,48 @@ async def test_what_needs_no_preparing_holds_up_nothing(start: Start) -> None:
 
     assert line.acked == [1, 2, 3, 4]
     assert [call for call in pipeline.calls if isinstance(call, list)] == [[1], [2], [3], [4]]
+
+
+async def test_preparing_says_nothing_about_the_target_of_handling(start: Start) -> None:
+    """The pauses between two calls of a target that stays down grow, although preparing works."""
+
+    class Down(Prepared):
+        """Its target does not work."""
+
+        queue = "numbers"
+
+        async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+            await super().handle_message(message)
+            raise Unavailable("closed")
+
+    line = await start(Down)
+    pipeline: Any = line.engine.pipeline
+
+    await line.push(1, 2)
+    for _ in range(600):
+        await line.advance(0.1)
+
+    assert sum(isinstance(call, tuple) for call in pipeline.calls) < 12
+    assert line.account == {"received": 2}
+
+
+async def test_what_was_prepared_counts_as_waiting_for_its_target(start: Start) -> None:
+    """Else it would never go back to its queue, and the broker would end the channel."""
+
+    class Down(Prepared):
+        """Its target does not work."""
+
+        queue = "numbers"
+
+        async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+            raise Unavailable("closed", after=1000.0)
+
+    line = await start(Down)
+
+    await line.push(1, 2, 3, 4, 5)
+    await line.advance(600.0)
+    for message in line.engine._processor.reception.intakes[0].received.clear():
+        message.received_at = line.clock.now()  # the one that was tried came later than the others
+        line.engine._processor.reception.receive([message])
+
+    assert line.engine.waited("numbers") == 600.0

@@ -169,3 +169,31 @@ async def test_the_loss_of_one_queue_leaves_the_others_alone(start: Start) -> No
     assert pipeline.handled == [("two", 3), ("two", 4)]
     assert line.metrics.accounts["one"].stale == 2
     assert line.engine.unfinished == 0
+
+
+@pytest.mark.parametrize("kind", [Several, SeveralBatches])
+async def test_a_queue_that_is_left_waits_for_its_target_no_more(start: Start, kind: type[Several]) -> None:
+    line, pipeline, one, two = await opened(start, kind)
+    pipeline.down = {"one"}
+    await one.push(1, 2, 3)
+    await two.push(4, 5, 6)
+
+    line.engine.leave("one")
+    line.engine.leave("two")
+
+    assert sorted(one.released) == [1, 2, 3]
+    assert two.acked == [4, 5, 6]
+    assert line.engine.down() == {}
+    assert line.engine.unfinished == 0
+
+
+async def test_a_queue_that_waits_for_a_worker_does_not_starve_another(start: Start) -> None:
+    line, pipeline, one, two = await opened(start, SeveralBatches)
+    two.origin.prefetch = 2
+    line.engine._processor.gates.ended("one", -1, Unavailable("closed", after=60.0))
+    await one.push(1, 2)
+
+    await two.push(3, 4)
+
+    assert pipeline.handled == [("two", 3), ("two", 4)]
+    assert len(line.engine._processor.reception) == 2

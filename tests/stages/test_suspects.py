@@ -153,6 +153,40 @@ async def test_what_a_drain_gives_back_has_crashed_nothing(start: Start, tmp_pat
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_suspect_whose_session_ends_stays_alone_and_comes_to_its_end(
+    start: Start, tmp_path: Path
+) -> None:
+    class Slow(Numbers):
+        """Handles the suspect when the test says so."""
+
+        queue = "numbers"
+
+        def __init__(self, settings: Any = None) -> None:
+            super().__init__(settings)
+            self.go = anyio.Event()
+
+        async def handle_message(self, message: Message[Number]) -> int:
+            if message.body.n == 1:
+                await self.go.wait()
+            return message.body.n
+
+    line = await start(Slow, journal=Starts(tmp_path))
+    pipeline: Any = line.engine.pipeline
+    line.engine.receive([delivery(line.origin, 1, 3)])
+    await until(lambda: os.listdir(tmp_path) != [])
+    await quiet()
+    line.lose()
+    line.engine.receive([delivery(line.origin, 1, 4), delivery(line.origin, 2, 0)])
+    await quiet()
+
+    pipeline.go.set()
+    await line.advance(0.2)
+    await line.advance(0.2)
+
+    assert sorted(pipeline.batches) == [[1], [2]]
+    assert os.listdir(tmp_path) == []
+
+
 async def test_without_a_journal_nobody_is_a_suspect(start: Start) -> None:
     line = await start(Numbers)
     pipeline: Any = line.engine.pipeline
