@@ -1,6 +1,8 @@
 # The two commands: `make demo` and `make test`. Both set everything up first.
 PYTHON ?= python3
 BIN := .venv/bin
+# Most tests wait for a broker, so that more files at once than there are processors pay; each has a node of its own.
+AT_ONCE ?= 4
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("flow needs Python 3.11 or newer; set PYTHON=python3.x") if sys.version_info < (3, 11) else None'
 
 .PHONY: demo test setup lint types unit lock bench clean
@@ -29,7 +31,7 @@ types: setup
 
 unit: setup
 	@deploy/need-rabbitmq.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
 
 # Resolve the dependencies anew (needs uv on the PATH); the locks hold hashes and no addresses.
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
