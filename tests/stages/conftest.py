@@ -27,7 +27,12 @@ class Line:
     """A pipeline between a queue in memory and a park in memory."""
 
     def __init__(
-        self, pipeline: Pipeline[Any, Any], prefetch: int, *, rejectable: bool, journal: Journal | None
+        self,
+        pipeline: Pipeline[Any, Any],
+        prefetch: int,
+        *,
+        rejectable: bool,
+        journal: Journal | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.origin = MemoryOrigin(getattr(pipeline, "queue", "numbers"), prefetch)

@@ -69,7 +69,7 @@ class WrongOptions(Pipeline[Action]):
     concurrency = "ten"  # E: assignment
     batching = 100  # E: assignment
     retries = 5  # E: assignment
-    park = "spool"  # E: assignment
+    park = 1  # E: assignment
     handler_timeout = None  # E: assignment
 
 
