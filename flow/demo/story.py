@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from flow.broker.declaring import Declarer
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
@@ -15,11 +16,12 @@ from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.demo.signatures import action, body, poison
 from flow.parking import read_parked
 from flow.pipeline import Pipeline
-from flow.plumbing.park import opened_park, parked_count
+from flow.plumbing.park import opened_park
 from flow.plumbing.push import Push
 from flow.plumbing.setup import set_up, topology_for
 from flow.runner import Runner, RunOptions
 from flow.target import load
+from flow.topology import DEAD_QUEUE, RETRY_QUEUE
 
 ORGANISATION = "acme"
 QUEUE = f"{ORGANISATION}.crm"
@@ -157,16 +159,30 @@ class Demo:
     async def _settled(self, url: BrokerUrl, runner: Runner, crm: CrmServer) -> None:
         cast = self._cast
         await crm.until(lambda: len(crm.records) >= len(cast.wanted))
-        while await parked_count(url) < cast.parked or runner.account.open:  # noqa: ASYNC110
-            await anyio.sleep(0.2)
+        async with Declarer(url, name="flow demo") as declarer:
+
+            async def ready(queue: str) -> int:
+                return (await declarer.look(queue)).ready
+
+            while (  # noqa: ASYNC110
+                await ready(DEAD_QUEUE) < cast.parked
+                or await ready(RETRY_QUEUE)
+                or await ready(QUEUE)
+                or runner.account.open
+            ):
+                await anyio.sleep(0.2)
 
     async def _account(self, url: BrokerUrl, runner: Runner, crm: CrmServer) -> bool:
         """Explain every message; return whether that succeeded."""
         cast = self._cast
-        reasons: Counter[str] = Counter()
+        parked: dict[str, str] = {}  # the reason by message id
+        copies = 0
         async with opened_park(url, 65_535) as park:
             async for message in park.messages():
-                reasons[read_parked(message).reason] += 1
+                found = read_parked(message)
+                parked[found.message_id or found.id] = found.reason
+                copies += 1
+        reasons = Counter(parked.values())
         told = {int(name.removeprefix("action-")) for name in crm.records}
         twice = sum(count > 1 for count in crm.effects.values())
         total = self._confirmed
@@ -179,6 +195,9 @@ class Demo:
             self._say(f"  parked         {count:5}   {reason}")
         self._say(f"  unexplained    {total - explained:5}")
         self._say(f"  told twice     {twice:5}   after the lost connection; the CRM applies each id once")
+        self._say(
+            f"  parked twice   {copies - len(parked):5}   when a copy lost its confirm with the connection"
+        )
         self._say(f"\n  {runner.pipeline.name}: {runner.account}\n")
         complete = total == cast.signatures + cast.poison and runner.account.open == 0
         return complete and told == cast.wanted and reasons.total() == cast.parked
