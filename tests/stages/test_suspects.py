@@ -163,18 +163,18 @@ async def test_a_suspect_whose_session_ends_stays_alone_and_comes_to_its_end(
 
         def __init__(self, settings: Any = None) -> None:
             super().__init__(settings)
-            self.go = anyio.Event()
+            self.begun, self.go = anyio.Event(), anyio.Event()
 
         async def handle_message(self, message: Message[Number]) -> int:
             if message.body.n == 1:
+                self.begun.set()
                 await self.go.wait()
             return message.body.n
 
     line = await start(Slow, journal=Starts(tmp_path))
     pipeline: Any = line.engine.pipeline
     line.engine.receive([delivery(line.origin, 1, 3)])
-    await until(lambda: os.listdir(tmp_path) != [])
-    await quiet()
+    await pipeline.begun.wait()  # the folder is written in a thread first
     line.lose()
     line.engine.receive([delivery(line.origin, 1, 4), delivery(line.origin, 2, 0)])
     await quiet()
