@@ -202,7 +202,7 @@ async def test_a_passing_database_is_gone_at_the_end() -> None:
 async def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     async with Database.opened(f"sqlite:///{tmp_path / 'records.db'}") as database:
         assert await count(database) == 0
-        modes = [stat.S_IMODE(Path(entry).stat().st_mode) for entry in os.scandir(tmp_path)]
+        modes = [stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(tmp_path)]
 
     assert modes == [0o600] * 3  # the file, and the two of its log
 
