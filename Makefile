@@ -30,7 +30,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	@deploy/need.sh rabbitmq postgresql
+	@deploy/need.sh rabbitmq postgresql chromium
 	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
 
 # Resolve the dependencies anew (needs uv on the PATH); the locks hold hashes and no addresses.
