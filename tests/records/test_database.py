@@ -202,7 +202,7 @@ async def test_a_passing_database_is_gone_at_the_end() -> None:
 async def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     async with Database.opened(f"sqlite:///{tmp_path / 'records.db'}") as database:
         assert await count(database) == 0
-        modes = [stat.S_IMODE(Path(entry).stat().st_mode) for entry in os.scandir(tmp_path)]
+        modes = [stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(tmp_path)]
 
     assert modes == [0o600] * 3  # the file, and the two of its log
 
@@ -251,7 +251,7 @@ def test_the_url_may_come_from_a_file(tmp_path: Path) -> None:
 REFUSED = {
     "postgresql://postgres@127.0.0.1:{port}/nowhere": "does not exist: create it first",
     "postgresql://nobody:hunter2@127.0.0.1:{port}/postgres": "refuses the login",
-    "postgresql://postgres:hunter2@127.0.0.1:1/postgres": "is not to be had now",
+    "postgresql://postgres:hunter2@127.0.0.1:1/postgres": "cannot be reached: see that the server runs",
     "postgresql://postgres:hunter2@127.0.0.1:{port}/postgres?sslmode=require": "speaks no TLS",
     "postgresql://postgres:hunter2@127.0.0.1:{port}/postgres?foo=hunter2": "libpq does not know",
     "postgresql://postgres@flow.invalid/postgres": "cannot be found",
