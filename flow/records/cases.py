@@ -228,6 +228,8 @@ def _selecting() -> "Select[Any]":
         "campaign_id": campaigns.c.id,
         "campaign_name": campaigns.c.name,
         "campaign_title": campaigns.c.title,
+        "supporter_confirm": organisations.c.supporter_confirm,
+        "action_confirm": organisations.c.action_confirm,
         "campaign_supporter_confirm": campaigns.c.supporter_confirm,
         "campaign_action_confirm": campaigns.c.action_confirm,
         "organisation_id": organisations.c.id,
