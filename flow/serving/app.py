@@ -14,7 +14,8 @@ import anyio
 from flow.endpoint import missing
 from flow.errors import ConfigError, DatabaseDown
 from flow.links import VERBS, Tokens, Verb
-from flow.serving.desk import Decided, Desk, Found
+from flow.records.linked import Linked
+from flow.serving.desk import Decided, Desk
 from flow.serving.limiter import AddressLimiter
 from flow.serving.pages import headers, page
 from flow.serving.texts import language_of, negotiated
@@ -52,7 +53,7 @@ class Policy:
 class Asked:
     """One request that may be answered: what is decided, by whom."""
 
-    found: Found
+    found: Linked
     verb: Verb
     who: Who
     moderating: bool
@@ -105,7 +106,7 @@ class Callbacks:
                 decided = await self._decide(asked, request)
                 response = self._told(asked, decided, request, json)
             else:
-                response = self._page(language, asked.page, asked.found, button=True)
+                response = self._page(language, asked.page, asked.found)
         except Refused as refused:
             if json:
                 response = JSONResponse({"error": refused.name}, refused.status)
@@ -179,11 +180,10 @@ class Callbacks:
         return verdict == "good"
 
     async def _decide(self, asked: Asked, request: "Request") -> Decided:
-        action_id = asked.found.action_id
         if asked.moderating:
-            return await self._desk.decide_action(action_id, asked.verb)
+            return await self._desk.decide_action(asked.found, asked.verb)
         doi = asked.verb == "accept" and request.query_params.get("doi") == "1"
-        return await self._desk.decide_supporter(action_id, asked.verb, doi=doi)
+        return await self._desk.decide_supporter(asked.found, asked.verb, doi=doi)
 
     def _told(self, asked: Asked, decided: Decided, request: "Request", json: bool) -> "Response":
         """Return what was decided: for programs as JSON, for people as a page, or where they go next."""
@@ -219,7 +219,13 @@ class Callbacks:
         return None
 
     def _page(
-        self, language: str, name: str, found: Found | None = None, *, button: bool = False, status: int = 200
+        self,
+        language: str,
+        name: str,
+        found: Linked | None = None,
+        *,
+        button: bool = False,
+        status: int = 200,
     ) -> "Response":
         from starlette.responses import HTMLResponse
 
@@ -227,7 +233,7 @@ class Callbacks:
         return HTMLResponse(page(language, name, button=button, campaign=campaign, action=action), status)
 
 
-def right(values: Any, found: Found | None) -> bool:
+def right(values: Any, found: Linked | None) -> bool:
     """Tell whether the reference in the link is the supporter's; it takes as long for each."""
     reference = str(values.get("reference", "")).encode("utf-8", "surrogateescape")
     known = (found.contact_ref or "" if found else "").encode()

@@ -9,8 +9,9 @@ import httpx2
 from flow.endpoint import Endpoint
 from flow.errors import DatabaseDown
 from flow.links import Links, Tokens, Verb
+from flow.records.linked import Linked
 from flow.serving.app import Policy, application
-from flow.serving.desk import Decided, Found
+from flow.serving.desk import Decided
 from flow.serving.tokens import ApiTokens
 from flow.settings import Secret
 
@@ -23,24 +24,24 @@ class MemoryDesk:
     """One signature, number 7, of acme."""
 
     def __init__(self, locale: str = "de_AT") -> None:
-        self.found = Found(
+        self.found = Linked(
             action_id=7, contact_ref=REF, organisation="acme", locale=locale, campaign='Save <b>"bees"</b>'
         )
         self.statuses = {"supporter": "confirming", "action": "new"}
         self.calls: list[tuple[Any, ...]] = []
         self.down = False
 
-    async def find(self, action_id: int) -> Found | None:
+    async def find(self, action_id: int) -> Linked | None:
         if self.down:
             raise DatabaseDown("the database is away")
         return self.found if action_id == 7 else None
 
-    async def decide_supporter(self, action_id: int, verb: Verb, *, doi: bool) -> Decided:
-        self.calls.append(("supporter", action_id, verb, doi))
+    async def decide_supporter(self, action: Linked, verb: Verb, *, doi: bool) -> Decided:
+        self.calls.append(("supporter", action.action_id, verb, doi))
         return self._decide("supporter", verb)
 
-    async def decide_action(self, action_id: int, verb: Verb) -> Decided:
-        self.calls.append(("action", action_id, verb))
+    async def decide_action(self, action: Linked, verb: Verb) -> Decided:
+        self.calls.append(("action", action.action_id, verb))
         return self._decide("action", verb)
 
     def _decide(self, what: str, verb: Verb) -> Decided:
