@@ -1,4 +1,4 @@
-"""What people and machines decide about signatures: each status changes together with the message that tells of it."""
+"""Decisions about signatures: each status changes together with the message that tells of it."""
 
 import hmac
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +30,7 @@ class Answer:
     """What came of a decision."""
 
     change: Change
-    """`changed`; `unchanged`: it was so before; `refused`: it is too late or too early; `unknown`: no such action."""
+    """`changed`; `unchanged`: so it was; `refused`: too late or too early; `unknown`: no such action."""
     sentence: str
     action: ActionStatus | None = None
     supporter: SupporterStatus | None = None

@@ -127,7 +127,9 @@ async def of_supporters(connection: "AsyncConnection", ids: Collection[int]) -> 
     return [Case(**row._mapping) for row in await connection.execute(selecting)]
 
 
-async def ranked(connection: "AsyncConnection", contacts: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:
+async def ranked(
+    connection: "AsyncConnection", contacts: Iterable[tuple[int, str]]
+) -> dict[tuple[int, str], int]:
     """Return how many supporters have a rank, for each of the *contacts* (campaign, contact reference)."""
     from sqlalchemy import func, select, tuple_
 
@@ -172,7 +174,9 @@ async def update_supporters(
             .where(supporters.c.id == bindparam("row"))
             .values(processing_status=bindparam("status"), dupe_rank=bindparam("rank"))
         )
-        rows = [{"row": id_, "status": status, "rank": rank} for id_, (status, rank) in sorted(changes.items())]
+        rows = [
+            {"row": id_, "status": status, "rank": rank} for id_, (status, rank) in sorted(changes.items())
+        ]
         await connection.execute(changing, rows)
 
 
