@@ -152,10 +152,11 @@ class Report:
             say(f"{lines} not stored: submit {self._path} once what is wrong is corrected")
         if waiting:
             say(f"{counted(waiting, 'message')} in the outbox: flow sweep publishes them")
+        stored, defined = counted(intake.stored, "action"), counted(intake.defined, "definition")
+        published = counted(account.published, "message")
         click.echo(
-            f"read {counted(intake.read, 'line')} in {seconds:.1f} s: "
-            f"stored {counted(intake.stored, 'action')}, {intake.repeated} submitted before, {counted(intake.defined, 'definition')}, "
-            f"{intake.wrong} wrong; published {counted(account.published, 'message')}"
+            f"read {counted(intake.read, 'line')} in {seconds:.1f} s: stored {stored}, "
+            f"{intake.repeated} submitted before, {defined}, {intake.wrong} wrong; published {published}"
         )
         if intake.fault:
             return exit_code(intake.fault)

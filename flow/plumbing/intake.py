@@ -39,6 +39,7 @@ class Intake:
         self._wrong = wrong
         self._stored = stored
         self._reading = anyio.CancelScope()
+        self._in_vain: list[Wrong] = []  # of the batch in hand
         self.read = 0
         self.stored = 0
         """Actions that are new."""
@@ -68,6 +69,7 @@ class Intake:
 
     async def _take(self, batch: list[tuple[int, bytes]]) -> None:
         """Store a batch: actions together, unless a definition stands between them."""
+        self._in_vain = []
         actions: list[tuple[int, bytes, Action]] = []
         for number, raw in batch:
             try:
@@ -82,6 +84,8 @@ class Intake:
                 actions = []
                 await self._define(number, raw, line)
         await self._submit(actions)
+        for wrong in sorted(self._in_vain, key=lambda one: one.number):
+            self._wrong(wrong)
 
     async def _define(self, number: int, raw: bytes, definition: Definition) -> None:
         if self.fault is not None:
@@ -126,10 +130,10 @@ class Intake:
 
     def _refuse(self, number: int, raw: bytes, error: FlowError) -> None:
         self.wrong += 1
-        self._wrong(Wrong(number, raw, error))
+        self._in_vain.append(Wrong(number, raw, error))
 
     def _hand_back(self, number: int, raw: bytes) -> None:
-        self._wrong(Wrong(number, raw, None))
+        self._in_vain.append(Wrong(number, raw, None))
 
     def _end(self, error: FlowError) -> None:
         self.fault = self.fault or error

@@ -16,7 +16,7 @@ from flow.records.working import Work
 from flow.transitions import ActionStatus, SupporterStatus
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from flow.records.cases import Connection
 
 Change: TypeAlias = Literal["changed", "unchanged", "refused", "unknown"]
 Now: TypeAlias = Callable[[], datetime]
@@ -192,7 +192,7 @@ class Processing:
 TOO_EARLY = "does not wait to be confirmed"
 
 
-async def _locked(connection: "AsyncConnection", found: cases.Found) -> Work:
+async def _locked(connection: "Connection", found: cases.Found) -> Work:
     await hold(connection, "contact", [found.lock])
     return await Work.begin(connection, [] if found.supporter_id is None else [found.supporter_id])
 

@@ -23,7 +23,7 @@ from flow.records.working import Work
 from flow.transitions import ActionStatus
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from flow.records.cases import Connection
 
 REFERENCE = 24  # random bytes: it stands in links, so it must not be guessed
 
@@ -89,7 +89,7 @@ class Submitting:
 class Batch:
     """Some actions on their way into the records, in one transaction."""
 
-    def __init__(self, connection: "AsyncConnection", at: datetime) -> None:
+    def __init__(self, connection: "Connection", at: datetime) -> None:
         self._connection = connection
         self._at = at
         self._pages: dict[str, Page] = {}
@@ -238,7 +238,7 @@ TABLES: dict[type[Definition], str] = {
 REFERRING = ("name", "organisation", "campaign")
 
 
-async def _known(connection: "AsyncConnection", kind: str, name: str, what: str) -> int:
+async def _known(connection: "Connection", kind: str, name: str, what: str) -> int:
     found = await identify(connection, kind, name)
     if found is None:
         raise DecodeError(f"its {what} does not exist: define it first")

@@ -3,13 +3,16 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from flow.transitions import UNSETTLED, ActionStatus, SupporterStatus
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    Connection: TypeAlias = AsyncConnection
+    """A transaction of `Database.begin`, for those who only hand it on."""
 
 
 @dataclass(slots=True, kw_only=True)

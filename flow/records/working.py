@@ -98,6 +98,6 @@ class Work:
 
 
 def demanded(case: Case) -> Demands:
-    """Return what must be confirmed of *case*: as its organisation says, unless its campaign says otherwise."""
+    """Return what must be confirmed of *case*: what its organisation says, unless its campaign does."""
     own = Demands(supporter=case.supporter_confirm, action=case.action_confirm)
     return demands(own, case.campaign_supporter_confirm, case.campaign_action_confirm)
