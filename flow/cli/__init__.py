@@ -15,7 +15,14 @@ COMMANDS = {
     "dev": ("flow.cli.dev:dev", "Run a broker in memory for development."),
     "setup": ("flow.cli.setup:setup", "Declare exchanges, the retry loop, the park and queues."),
     "push": ("flow.cli.push:push", "Publish JSON; returns once the broker has confirmed it."),
+    "submit": (
+        "flow.cli.submit:submit",
+        "Store signatures from lines of JSON, and publish what comes of them.",
+    ),
+    "sweep": ("flow.cli.sweep:sweep", "Publish the outbox, and settle what a crash left behind."),
     "records": ("flow.cli.records:records", "Give the database of the records its tables."),
+    "trace": ("flow.cli.trace:trace", "Tell the whole story of one signature."),
+    "forget": ("flow.cli.forget:forget_", "Erase a person's data from the records."),
     "dead": ("flow.cli.dead:dead", "List, show, replay and export parked messages."),
 }
 

@@ -1,4 +1,4 @@
-"""What people and machines decide about signatures: each status changes together with the message that tells of it."""
+"""Decisions about signatures: each status changes together with the message that tells of it."""
 
 import hmac
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ from flow.records.working import Work
 from flow.transitions import ActionStatus, SupporterStatus
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from flow.records.cases import Connection
 
 Change: TypeAlias = Literal["changed", "unchanged", "refused", "unknown"]
 Now: TypeAlias = Callable[[], datetime]
@@ -30,7 +30,7 @@ class Answer:
     """What came of a decision."""
 
     change: Change
-    """`changed`; `unchanged`: it was so before; `refused`: it is too late or too early; `unknown`: no such action."""
+    """`changed`; `unchanged`: so it was; `refused`: too late or too early; `unknown`: no such action."""
     sentence: str
     action: ActionStatus | None = None
     supporter: SupporterStatus | None = None
@@ -192,7 +192,7 @@ class Processing:
 TOO_EARLY = "does not wait to be confirmed"
 
 
-async def _locked(connection: "AsyncConnection", found: cases.Found) -> Work:
+async def _locked(connection: "Connection", found: cases.Found) -> Work:
     await hold(connection, "contact", [found.lock])
     return await Work.begin(connection, [] if found.supporter_id is None else [found.supporter_id])
 

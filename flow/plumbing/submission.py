@@ -3,11 +3,10 @@
 import difflib
 import re
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
-from typing_extensions import Annotated  # noqa: UP035
 
 from flow.codec import depth, tried
 from flow.crypto import KEY, decoded
@@ -19,7 +18,7 @@ from flow.topology import check_organisation
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Time = Annotated[datetime, Meta(tz=True)]
 Word = Annotated[str, Meta(min_length=1, max_length=16)]
-Given: TypeAlias = str | None | UnsetType
+Given: TypeAlias = str | UnsetType | None
 
 LARGEST = 1 << 20  # bytes of a line
 DEEPEST = 100  # levels of lists and objects
@@ -56,10 +55,10 @@ class Campaign(Line, frozen=True, kw_only=True):
     name: Name
     organisation: Name
     title: str | UnsetType = UNSET
-    external_id: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None | UnsetType = UNSET
+    external_id: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | UnsetType | None = UNSET
     contact_schema: Annotated[str, Meta(min_length=1, max_length=32)] | UnsetType = UNSET
-    supporter_confirm: bool | None | UnsetType = UNSET
-    action_confirm: bool | None | UnsetType = UNSET
+    supporter_confirm: bool | UnsetType | None = UNSET
+    action_confirm: bool | UnsetType | None = UNSET
 
 
 class ActionPage(Line, frozen=True, kw_only=True):
@@ -95,7 +94,7 @@ class Action(Line, frozen=True, kw_only=True):
     testing: bool = False
     custom_fields: CustomFields = {}
     contact: dict[str, Any] | None = None
-    """The supporter's personal data, or only the `contactRef` of one who is known; None: stored for counts."""
+    """The supporter's personal data, or only the `contactRef` of one who is known. None: only counted."""
     privacy: Privacy = Privacy()
     tracking: dict[str, Any] | None = None
     links: list[Name] = []
@@ -150,7 +149,9 @@ def read(raw: bytes) -> Definition | Action | None:
     kind = KINDS.get(word) if isinstance(word, str) else None
     if kind is None:
         raise DecodeError(f"type must be one of {', '.join(KINDS)}")
-    return _checked(_converted(value, kind, word))
+    line: Definition | Action = _converted(value, kind, word)
+    _check(line)
+    return line
 
 
 def _converted(value: dict[str, Any], kind: type[T], what: str) -> T:
@@ -173,7 +174,7 @@ def _check_fields(value: dict[str, Any], kind: Any, what: str) -> None:
             raise DecodeError(f"the {what} has a field that is not known; {hint}")
 
 
-def _checked(line: Any) -> Any:
+def _check(line: Definition | Action) -> None:
     match line:
         case Organisation(name=name, public_key=key):
             _, error = tried(check_organisation, name)
@@ -185,7 +186,6 @@ def _checked(line: Any) -> Any:
             _check_contact(line)
     if isinstance(line, Action) and line.tracking is not None:
         _fits(line.tracking, Tracking, "tracking")
-    return line
 
 
 def _check_contact(action: Action) -> None:
@@ -206,4 +206,6 @@ def _fits(value: dict[str, Any], kind: Any, what: str) -> None:
     _, error = tried(msgspec.convert, value, kind)
     if error:
         reason = unfit(error)
-        raise DecodeError(reason.replace("the body", what) if reason.startswith("the body") else f"{what}.{reason}")
+        raise DecodeError(
+            reason.replace("the body", what) if reason.startswith("the body") else f"{what}.{reason}"
+        )

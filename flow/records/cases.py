@@ -3,13 +3,16 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from flow.transitions import UNSETTLED, ActionStatus, SupporterStatus
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    Connection: TypeAlias = AsyncConnection
+    """A transaction of `Database.begin`, for those who only hand it on."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -127,7 +130,9 @@ async def of_supporters(connection: "AsyncConnection", ids: Collection[int]) -> 
     return [Case(**row._mapping) for row in await connection.execute(selecting)]
 
 
-async def ranked(connection: "AsyncConnection", contacts: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:
+async def ranked(
+    connection: "AsyncConnection", contacts: Iterable[tuple[int, str]]
+) -> dict[tuple[int, str], int]:
     """Return how many supporters have a rank, for each of the *contacts* (campaign, contact reference)."""
     from sqlalchemy import func, select, tuple_
 
@@ -172,7 +177,9 @@ async def update_supporters(
             .where(supporters.c.id == bindparam("row"))
             .values(processing_status=bindparam("status"), dupe_rank=bindparam("rank"))
         )
-        rows = [{"row": id_, "status": status, "rank": rank} for id_, (status, rank) in sorted(changes.items())]
+        rows = [
+            {"row": id_, "status": status, "rank": rank} for id_, (status, rank) in sorted(changes.items())
+        ]
         await connection.execute(changing, rows)
 
 

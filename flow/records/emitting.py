@@ -127,7 +127,9 @@ def contact(case: Case) -> dict[str, Any]:
     known = {"contactRef": case.contact_ref, "dupeRank": case.dupe_rank, "area": case.area}
     if case.payload is None or case.nonce is not None:
         return known
-    clear = {"email": case.email, "firstName": case.first_name} | msgspec.json.decode(case.payload)
+    clear: dict[str, Any] = {"email": case.email, "firstName": case.first_name} | msgspec.json.decode(
+        case.payload
+    )
     return clear | {name: value for name, value in known.items() if value is not None or name not in clear}
 
 

@@ -32,8 +32,6 @@ class Claimed:
     exchange: str
     routing_key: str
     body: bytes
-    refused: str | None
-    """Why the broker would not take it before."""
 
 
 async def put(connection: "AsyncConnection", messages: Sequence[Outgoing]) -> None:
@@ -55,16 +53,24 @@ async def put(connection: "AsyncConnection", messages: Sequence[Outgoing]) -> No
         await connection.execute(outbox.insert(), rows)
 
 
-async def claim(database: Database, now: datetime, until: datetime, limit: int) -> list[Claimed]:
-    """Claim up to *limit* messages that nobody holds at *now*, the oldest first, *until* then."""
-    from sqlalchemy import or_, select, update
+async def claim(
+    database: Database, now: datetime, until: datetime, limit: int, *, refused_after: int | None = None
+) -> list[Claimed]:
+    """Claim up to *limit* messages that nobody holds at *now*, the oldest first, *until* then.
+
+    With *refused_after* also those that the broker would not take, beyond this id, whose time has not come.
+    """
+    from sqlalchemy import and_, or_, select, update
 
     from flow.records.tables import outbox
 
     columns = (outbox.c[name] for name in Claimed.__dataclass_fields__)
+    early = (
+        [] if refused_after is None else [and_(outbox.c.refused.is_not(None), outbox.c.id > refused_after)]
+    )
     due = (
         select(*columns)
-        .where(or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until <= now))
+        .where(or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until <= now, *early))
         .order_by(outbox.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -73,7 +79,8 @@ async def claim(database: Database, now: datetime, until: datetime, limit: int) 
         found = [Claimed(*row) for row in await connection.execute(due)]
         if found:
             ids = [message.id for message in found]
-            await connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(claimed_until=until))
+            holding = update(outbox).where(outbox.c.id.in_(ids))
+            await connection.execute(holding.values(claimed_until=until, refused=None))
     return found
 
 

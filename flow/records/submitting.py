@@ -69,7 +69,9 @@ async def references(
     finding = (
         select(*key, supporters.c.contact_ref)
         .join(supporters, supporters.c.id == contacts.c.supporter_id)
-        .where(contacts.c.email.in_({email for _, email in addresses}), tuple_(*key).in_(sorted(set(addresses))))
+        .where(
+            contacts.c.email.in_({email for _, email in addresses}), tuple_(*key).in_(sorted(set(addresses)))
+        )
         .order_by(supporters.c.id.desc())  # of several the first one counts: it is written last
     )
     return {(row[0], row[1]): row[2] for row in await connection.execute(finding)}
@@ -78,7 +80,7 @@ async def references(
 async def latest(
     connection: "AsyncConnection", contacts: Iterable[tuple[int, str]]
 ) -> dict[tuple[int, str], int]:
-    """Return the last supporter of each of the *contacts* (campaign, contact reference) that was not forgotten."""
+    """Return the last supporter, not forgotten, of each of the *contacts* (campaign, contact reference)."""
     from sqlalchemy import func, select, tuple_
 
     from flow.records.tables import supporters

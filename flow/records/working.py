@@ -1,4 +1,4 @@
-"""Some supporters and their actions in hand: changed together, by the table, with the messages that tell of it."""
+"""Some supporters and their actions in hand: changed together, with the messages that tell of it."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 class Work:
-    """The cases of some supporters, locked; what is changed here is written by `finish`, with its messages."""
+    """The cases of some supporters, locked; `finish` writes what is changed here, and its messages."""
 
-    def __init__(self, connection: "AsyncConnection", found: list[Case], ranked: dict[tuple[int, str], int]) -> None:
+    def __init__(
+        self, connection: "AsyncConnection", found: list[Case], ranked: dict[tuple[int, str], int]
+    ) -> None:
         """Take *found* cases, and how many ranks each contact (campaign, reference) has given out."""
         self._connection = connection
         self._ranked = ranked
@@ -96,6 +98,6 @@ class Work:
 
 
 def demanded(case: Case) -> Demands:
-    """Return what must be confirmed of *case*: as its organisation says, unless its campaign says otherwise."""
+    """Return what must be confirmed of *case*: what its organisation says, unless its campaign does."""
     own = Demands(supporter=case.supporter_confirm, action=case.action_confirm)
     return demands(own, case.campaign_supporter_confirm, case.campaign_action_confirm)
