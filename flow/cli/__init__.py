@@ -19,6 +19,7 @@ COMMANDS = {
         "flow.cli.submit:submit",
         "Store signatures from lines of JSON, and publish what comes of them.",
     ),
+    "serve": ("flow.cli.serve:serve", "Answer the links by which people accept or reject."),
     "sweep": ("flow.cli.sweep:sweep", "Publish the outbox, and settle what a crash left behind."),
     "records": ("flow.cli.records:records", "Give the database of the records its tables."),
     "trace": ("flow.cli.trace:trace", "Tell the whole story of one signature."),

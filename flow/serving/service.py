@@ -2,7 +2,8 @@
 
 import logging
 import signal
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
 
 import anyio
 
@@ -16,6 +17,8 @@ from flow.records.database import Database
 from flow.records.url import DatabaseUrl
 from flow.serving.app import Policy, application
 from flow.serving.desk import RecordsDesk
+
+PATIENCE = 5.0  # seconds that a database may take to answer whether it is there
 
 log = logging.getLogger("flow")
 
@@ -45,7 +48,6 @@ class Serving:
         self._port = port
         self._proxies = proxies
         self._every = every
-        self._decided = anyio.Event()
 
     async def run(self) -> None:
         """Serve until SIGINT or SIGTERM.
@@ -54,37 +56,32 @@ class Serving:
             ConfigError: the database is wrong or not to be reached, or the address cannot be listened on.
         """
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with (
-                Database.opened(self._database_url) as database,
-                Publisher(self._broker_url, name="flow-serve") as publisher,
-            ):
-                desk = RecordsDesk(database, self._wake)
-                app = application(desk, self._policy, self._ready(database), self._proxies)
+            async with AsyncExitStack() as stack:
+                database = await stack.enter_async_context(Database.opened(self._database_url))
+                publisher = Publisher(self._broker_url, name="flow-serve")
+                stack.push_async_callback(publisher.close)
+                sweeper = Sweeper(database, Outbox(database, publisher), say=log.error)
+                app = application(
+                    RecordsDesk(database, sweeper.wake), self._policy, readiness(database), self._proxies
+                )
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._sweep, Sweeper(database, Outbox(database, publisher), say=log.error))
-                    async with Endpoint(
-                        app, self._host, self._port, options="-", extra="serve"
-                    ) as endpoint:
+                    tasks.start_soon(sweeper.run, self._every)
+                    async with Endpoint(app, self._host, self._port, options="-", extra="serve") as endpoint:
                         log.info("links are answered at %s", endpoint.address)
                         async for number in signals:
                             log.info("%s: finishing", signal.Signals(number).name)
                             break
                     tasks.cancel_scope.cancel()
 
-    def _wake(self) -> None:
-        self._decided.set()
 
-    async def _sweep(self, sweeper: Sweeper) -> None:
-        """Sweep after each decision, and now and then; a fault of the database is waited out."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(sweeper.run, self._every)
+def readiness(database: Database) -> Callable[[], Awaitable[str | None]]:
+    """Return what tells why links cannot be answered now."""
 
-    def _ready(self, database: Database):
-        async def ready() -> str | None:
-            try:
-                async with database.reading(patience=2.0):
-                    return None
-            except DatabaseError as error:
-                return str(error)
+    async def ready() -> str | None:
+        try:
+            async with database.reading(patience=PATIENCE):
+                return None
+        except DatabaseError as error:
+            return str(error)
 
-        return ready
+    return ready
