@@ -25,6 +25,10 @@ class ConnectionLost(BrokerError):
     """The session with the broker ended without being asked; consuming goes on with a new one."""
 
 
+class Unanswered(ConnectionLost):
+    """The connection broke before the broker answered for a published message: it may have arrived or not."""
+
+
 class ConsumerCancelled(ConnectionLost):
     """The broker cancelled the consumer: its queue was deleted, or the node that holds it went away."""
 

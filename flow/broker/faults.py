@@ -20,6 +20,7 @@ from flow.errors import (
     PublishFailed,
     PublishReturned,
     TopologyMismatch,
+    Unanswered,
 )
 
 LONGEST_QUOTE = 300  # characters of the broker's own words
@@ -143,7 +144,7 @@ def publishing(
         return PublishFailed(f"The broker refused a message for {where}: {words}")
     if isinstance(error, amqp.ChannelInvalidStateError):
         return ConnectionLost(f"The connection broke before a message for {where} was sent")
-    return ConnectionLost(f"The connection broke under a message for {where}: it may have arrived or not")
+    return Unanswered(f"The connection broke under a message for {where}: it may have arrived or not")
 
 
 def quoted(text: str | None) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flow.checking.api import table
 from flow.checking.finding import Finding, caution, ok, unchecked, wrong
+from flow.management import table
 from flow.sizing import CONSUMER_TIMEOUT
 
 FEW = 1000  # deliveries that a queue may see in its life: restarts and lost connections count, too
