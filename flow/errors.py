@@ -37,6 +37,10 @@ class TopologyMismatch(BrokerError):
     """A queue or an exchange exists with other properties than asked for (reply code 406)."""
 
 
+class InUse(BrokerError):
+    """A queue is not deleted, for it holds messages or somebody reads it."""
+
+
 class NotFound(BrokerError):
     """A queue, an exchange or a virtual host does not exist (reply code 404)."""
 
@@ -55,6 +59,10 @@ class PublishFailed(BrokerError):
 
 class PublishReturned(PublishFailed):
     """The broker gave a published message back, as no queue takes it."""
+
+
+class PublishTimedOut(PublishFailed):
+    """The broker did not confirm a published message in time: it may have arrived or not."""
 
 
 class DecodeError(FlowError):

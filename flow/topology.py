@@ -112,19 +112,11 @@ def global_topology(queue_type: QueueType = "quorum", retry_delay: float = 30.0)
         ConfigError: the queue type is unknown, or the delay is no number of seconds above 0.
     """
     seconds("retry_delay", retry_delay)
-    to_park = {"alternate-exchange": PARK_EXCHANGE}
     waiting: dict[str, str | int] = {
         "x-message-ttl": max(1, round(retry_delay * 1000)),
         "x-dead-letter-exchange": RETRY_EXCHANGE,
     }
-    return Topology(
-        exchanges=(
-            Exchange(name=PARK_EXCHANGE, kind="fanout"),
-            Exchange(name=CONFIRM_EXCHANGE),
-            Exchange(name=DELIVER_EXCHANGE),
-            Exchange(name=FAIL_EXCHANGE, arguments=to_park),
-            Exchange(name=RETRY_EXCHANGE, arguments=to_park),
-        ),
+    return exchanges_topology() + Topology(
         queues=(
             Queue(name=DEAD_QUEUE, arguments=_typed(queue_type)),
             Queue(name=RETRY_QUEUE, arguments=_typed(queue_type) | _dead_lettering(queue_type) | waiting),
@@ -133,6 +125,20 @@ def global_topology(queue_type: QueueType = "quorum", retry_delay: float = 30.0)
             Binding(exchange=PARK_EXCHANGE, key="", queue=DEAD_QUEUE),
             Binding(exchange=FAIL_EXCHANGE, key="#", queue=RETRY_QUEUE),
         ),
+    )
+
+
+def exchanges_topology() -> Topology:
+    """Return the exchanges alone; what the retry loop cannot route goes to the park."""
+    to_park = {"alternate-exchange": PARK_EXCHANGE}
+    return Topology(
+        exchanges=(
+            Exchange(name=PARK_EXCHANGE, kind="fanout"),
+            Exchange(name=CONFIRM_EXCHANGE),
+            Exchange(name=DELIVER_EXCHANGE),
+            Exchange(name=FAIL_EXCHANGE, arguments=to_park),
+            Exchange(name=RETRY_EXCHANGE, arguments=to_park),
+        )
     )
 
 

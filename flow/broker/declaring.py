@@ -48,6 +48,16 @@ class Look:
     ready: int
     consumers: int
 
+    @property
+    def in_use(self) -> bool:
+        """Whether there is anything that a deletion would take away."""
+        return bool(self.ready or self.consumers)
+
+    def __str__(self) -> str:
+        waiting = "1 message waits" if self.ready == 1 else f"{self.ready} messages wait"
+        reading = "1 consumer reads" if self.consumers == 1 else f"{self.consumers} consumers read"
+        return f"{waiting} in it and {reading} it"
+
 
 async def declare(url: BrokerUrl, topology: Topology) -> list[Drift]:
     """Declare *topology* over a connection of its own; see `Declarer.declare`."""
@@ -162,9 +172,8 @@ class Declarer:
             found = await self.look(name)
         except NotFound:
             return
-        if found.consumers or found.ready:
-            holds = f"{found.ready} messages and {found.consumers} consumers"
-            raise TopologyMismatch(f"The queue {name} is not deleted: it has {holds}")
+        if found.in_use:
+            raise TopologyMismatch(f"The queue {name} is not deleted: {found}")
         await self._change(lambda channel: channel.queue_delete(name), f"The queue {name}")
 
     async def look(self, name: str) -> Look:

@@ -19,6 +19,7 @@ from flow.errors import (
     NotFound,
     PublishFailed,
     PublishReturned,
+    PublishTimedOut,
     TopologyMismatch,
     Unanswered,
 )
@@ -130,7 +131,7 @@ def publishing(
             if blocked
             else "it may have arrived or not"
         )
-        return PublishFailed(
+        return PublishTimedOut(
             f"The broker did not confirm a message for {where} in {message.deadline:g} s: {why}"
         )
     if isinstance(error, amqp.ChannelNotFoundEntity) and exchange in words:

@@ -79,7 +79,7 @@ class Publisher:
             raise faults.publishing(error, message, self._url) from None
 
     async def close(self) -> None:
-        """Close in order what is its own; a shared connection stays. What is not confirmed fails. Never raises."""
+        """Close in order what is its own, not a shared connection; what is under way fails. Never raises."""
         self._closed = True
         opening, self._opening = self._opening, None
         if opening is not None:

@@ -20,6 +20,7 @@ from flow.errors import (
     ConnectionLost,
     NotFound,
     PublishFailed,
+    PublishTimedOut,
     TopologyMismatch,
     Unanswered,
 )
@@ -332,7 +333,7 @@ def test_ends_of_a_session(error: BaseException | None, reply: tuple[int, str] |
         ),
         (
             TimeoutError(),
-            PublishFailed,
+            PublishTimedOut,
             "The broker did not confirm a message for exchange x with the key k in 30 s: it may",
         ),
     ],
