@@ -54,9 +54,14 @@ class Look:
         return bool(self.ready or self.consumers)
 
     def __str__(self) -> str:
-        waiting = "1 message waits" if self.ready == 1 else f"{self.ready} messages wait"
-        reading = "1 consumer reads" if self.consumers == 1 else f"{self.consumers} consumers read"
+        waiting = counted(self.ready, "message waits", "messages wait")
+        reading = counted(self.consumers, "consumer reads", "consumers read")
         return f"{waiting} in it and {reading} it"
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """Return a *number* with the right word: no message, 1 message, 2 messages."""
+    return f"{number or 'no'} {one if number < 2 else several}"
 
 
 async def declare(url: BrokerUrl, topology: Topology) -> list[Drift]:

@@ -184,7 +184,7 @@ class Plumbing:
         await self._publisher.publish(exchange, routing_key, body, message_id=message_id, headers=headers)
 
     async def push_many(self, messages: Iterable[Outgoing]) -> list[Unconfirmed[Outgoing]]:
-        """Publish *messages*, up to 500 of them at a time; return those that are not known to be confirmed.
+        """Publish *messages*, up to 200 of them at a time; return those that are not known to be confirmed.
 
         What is returned can be pushed again: each message keeps its id. After a lost connection the others go
         on over a new one, unless none can be opened for a minute.

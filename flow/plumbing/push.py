@@ -18,7 +18,7 @@ from flow.errors import (
     Unanswered,
 )
 
-WINDOW = 500
+WINDOW = 200
 """How many messages may be on their way to the broker at the same time."""
 HOPELESS = 100
 """After so many failures in a row the rest is not tried: it would fail alike."""
