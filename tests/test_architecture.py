@@ -31,7 +31,7 @@ FLOORS = [
     },
     {"pipeline", "declaration", "sizing", "settings", "metrics", "histogram", "report"},
     {"stages", "broker", "records"},
-    {"plumbing", "targets", "devbroker"},
+    {"plumbing", "targets", "devbroker", "management"},
     {
         "runner",
         "subscription",

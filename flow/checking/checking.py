@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from flow.broker.url import BrokerUrl, variable
-from flow.checking.api import VARIABLE
 from flow.checking.broker import check_broker, check_park, check_queue, tell_unreached
 from flow.checking.declared import PipelineClass, extras, loop_of, memory_of, options_of, settings_of
 from flow.checking.finding import Tell, ok, unchecked, wrong
 from flow.checking.managed import check_managed, tell_unmanaged
 from flow.errors import ConfigError
+from flow.management import VARIABLE
 from flow.target import load
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": ("flow.cli.demo:demo", "Show the whole way of a message on a private broker."),
     "dev": ("flow.cli.dev:dev", "Run a broker in memory for development."),
     "setup": ("flow.cli.setup:setup", "Declare exchanges, the retry loop, the park and queues."),
+    "org": ("flow.cli.org:org", "Give an organisation its queues, or take them away."),
     "push": ("flow.cli.push:push", "Publish JSON; returns once the broker has confirmed it."),
     "submit": (
         "flow.cli.submit:submit",

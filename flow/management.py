@@ -1,4 +1,4 @@
-"""The management API of RabbitMQ, as far as a check reads it."""
+"""The management API of RabbitMQ, as far as flow reads it; nothing is changed through it."""
 
 from collections.abc import Mapping
 from types import TracebackType
