@@ -17,6 +17,7 @@ from flow.devbroker.server import DevBroker
 from flow.links import Links
 from flow.plumbing.setup import set_up, topology_for
 from flow.records.database import Database
+from flow.topology import organisation_topology
 from tests.broker.queues import until
 from tests.cli.conftest import Ended, end_of, run_flow, start_flow
 from tests.serving.desk import ACME, OTHER, SECRET
@@ -70,14 +71,14 @@ class Served:
             return {(row[0], row[1]) for row in rows}
 
     def waiting(self, queue: str) -> int:
-        vhost = self.broker.vhosts["/"]
-        return len(vhost.queues[queue].ready)
+        return self.broker.lengths()[queue]
 
 
 @asynccontextmanager
 async def served(folder: Path, database: str, *options: str) -> AsyncIterator[Served]:
     async with DevBroker() as broker:
-        await set_up(BrokerUrl.parse(broker.url()), topology_for(["acme"], ["acme.moderate"]))
+        topology = topology_for(system_queues=True) + organisation_topology("acme", parts=("crm", "moderate"))
+        await set_up(BrokerUrl.parse(broker.url()), topology)
         running = Served(broker, database, folder)
         migrated = await run_flow("records", "migrate", FLOW_DATABASE_URL=database)
         assert migrated.code == 0, migrated.err
@@ -118,7 +119,7 @@ async def test_a_signature_is_confirmed_moderated_and_published(tmp_path: Path, 
         assert "Save the bees" in page.text
         assert [accepted.status_code, moderated.status_code] == [200, 200]
         assert await run.statuses() == {("delivered", "accepted")}
-        await until(lambda: run.waiting("acme.crm") == 1)
+        await until(lambda: run.waiting("acme.crm") == 2)  # the double opt-in, and the action
         assert run.waiting("acme.moderate") == 1
 
 
