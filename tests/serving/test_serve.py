@@ -98,8 +98,10 @@ async def served(folder: Path, database: str, *options: str) -> AsyncIterator[Se
             while not (found := re.search(rb"http://[0-9.:]+", said)):
                 said += await process.stderr.receive()
         running.address = found[0].decode()
-        yield running
-        ended: Ended = await end_of(process, signal.SIGTERM)
+        try:
+            yield running
+        finally:
+            ended: Ended = await end_of(process, signal.SIGTERM)
         assert ended.code == 0, said.decode() + ended.err
 
 
