@@ -54,9 +54,10 @@ class Wires:
             found.append(message)
         return found
 
-    async def contents(self, queue: str, numbers: dict[int, int]) -> list[Sent]:
-        """Take everything from *queue* in the words of the model; what came twice, with one id, counts once."""
-        found = {message.header.properties.message_id: message for message in await self.drain(queue)}
+    @staticmethod
+    def words(messages: Sequence[Any], numbers: dict[int, int]) -> list[Sent]:
+        """Return *messages* in the words of the model; what came twice, with one id, counts once."""
+        found = {message.header.properties.message_id: message for message in messages}
         sent = (
             told(message.delivery.exchange, message.delivery.routing_key, message.body, numbers)
             for message in found.values()
