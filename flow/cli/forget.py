@@ -15,7 +15,7 @@ from flow.records.url import DatabaseUrl
 
 NOT_HERE = (
     "What was published before is not touched: messages in queues are delivered as they are, parked ones\n"
-    "stay (flow dead export writes them to a file, with the ids of their actions), targets keep what they have."
+    "stay (flow dead export writes them to a file, with the ids of the actions), targets keep what they have."
 )
 
 
