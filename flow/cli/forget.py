@@ -61,9 +61,9 @@ async def _forgotten(url: DatabaseUrl, supporter: str, address: str | None, yes:
             click.confirm("Erase the personal data of this person for good?", abort=True)
         async with database.begin() as connection:
             done = await forget(connection, person, datetime.now(UTC))
+        click.echo(told(done))
+        click.echo(NOT_HERE)
         await database.clear_log()
-    click.echo(told(done))
-    click.echo(NOT_HERE)
     return 0
 
 
