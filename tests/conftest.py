@@ -9,8 +9,8 @@ import pytest
 import trustme
 
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import Certificate, RabbitMQNode
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import Certificate, RabbitMQNode
 
 
 @pytest.fixture
