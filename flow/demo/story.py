@@ -156,6 +156,7 @@ class Story:
                 self._ending.set()
                 self.say(f"{signal.Signals(number).name}: nothing more is published, and flow drains")
                 self._feeder.stop()
+                self._trouble.end()
 
     async def _watch(self) -> None:
         while True:

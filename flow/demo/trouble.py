@@ -27,6 +27,8 @@ class Trouble:
         self._seconds = seconds
         self._outage = seconds / 7
         self._say = say
+        self.played = anyio.Event()
+        """Set when the first round is over, or `end` was called."""
         self._over = anyio.Event()
         crm.faults.delay = SLOW
         crm.faults.failing = FAILING
@@ -50,11 +52,13 @@ class Trouble:
                 if self._over.is_set():
                     return
                 await scene()
+            self.played.set()
             began += self._seconds
 
     def end(self) -> None:
         """Let everything work from now on."""
         self._over.set()
+        self.played.set()
         self._broker.faults.clear()
         self._crm.faults.failing = 0
 
