@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Story:
         self._witness = Witness()
         self._crm = CrmServer()
         self._crm.store.whole = False
+        self._crm.calls = deque(maxlen=1)  # what it was told can be much, and nobody looks at it here
 
     async def run(self) -> Explanation:
         """Tell it; return the explanation of every message.
@@ -122,6 +124,7 @@ class Story:
             tasks.start_soon(self._runner.run)
             tasks.start_soon(self._trouble.run)
             await self._feeder.run()
+            await self._trouble.played.wait()
             self.say(
                 f"published {len(self._feeder.sent)} messages, all confirmed; waiting for the last of them"
             )

@@ -1,4 +1,4 @@
-"""`flow demo` as people start it: it tells a story, explains every message, and ends by itself or when told."""
+"""`flow demo` as people start it: it explains every message, and ends by itself or when told."""
 
 import fcntl
 import os
