@@ -8,10 +8,11 @@ import anyio
 
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.demo.cast import Role, Sent, cast
+from flow.demo.cast import Sent, cast
 from flow.errors import ConnectionLost, PublishFailed
 
-TICK = 0.05  # seconds between two bursts
+TICK = 0.05  # seconds between two bursts, unless it is late
+BURST = 100  # messages at most, so that nobody waits long for the end of one
 WAVES = 4  # in one round
 HEIGHT = 0.8  # of a wave; 1: nothing is published between two
 PAUSE = 0.2  # seconds until a lost publication is made again
@@ -38,8 +39,6 @@ class Feeder:
         """Message ids that were published again, as nobody could know whether they had arrived."""
         self.burst = anyio.Lock()
         """Held while something is on its way to the broker and not confirmed."""
-        self.began = math.nan
-        """When the first was published, on the loop's clock."""
         self._publisher = Publisher(url, name="flow demo feeder")
         self._key = key
         self._signatures = signatures
@@ -55,25 +54,22 @@ class Feeder:
     async def run(self) -> None:
         """Publish until the round is over, or without end; then close the connection."""
         messages = cast()
-        self.began = anyio.current_time()
+        began = anyio.current_time()
         done = 0
         try:
             while not self._stopping.is_set():
-                due = self._due(anyio.current_time() - self.began)
+                due = self._due(anyio.current_time() - began)
+                number = min(due - done, BURST)
                 async with self.burst, anyio.create_task_group() as group:
-                    for sent in islice(messages, due - done):
+                    for sent in islice(messages, number):
                         group.start_soon(self._publish, sent)
-                done = due
+                done += number
                 if not self._forever and done == self._whole(self._signatures):
                     return
-                with anyio.move_on_after(TICK):
+                with anyio.move_on_after(TICK if done == due else 0.0):
                     await self._stopping.wait()
         finally:
             await self._publisher.close()
-
-    def count(self, role: Role) -> int:
-        """Return how many of this *role* were published."""
-        return sum(sent.role is role for sent in self.sent.values())
 
     def _due(self, elapsed: float) -> int:
         """Return how many messages shall be published after so many seconds."""

@@ -55,3 +55,18 @@ async def test_it_goes_on_until_it_is_stopped() -> None:
                 feeding.stop()
 
         assert broker.lengths()[QUEUE] == len(feeding.sent)
+
+
+async def test_a_late_feeder_ends_soon_as_well() -> None:
+    """Whoever waits for the end of a burst, to close connections or to stop, waits for some messages only."""
+    async with plumbed() as (_, url):
+        feeding = feeder(url, 50_000, 0.1, [])
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(feeding.run)
+                while not feeding.sent:  # noqa: ASYNC110
+                    await anyio.sleep(0.02)
+                feeding.stop()
+
+        assert len(feeding.sent) < 2000
