@@ -98,4 +98,4 @@ def by_reason(places: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
 def shown(ones: set[str]) -> str:
     """Name some messages by their ids."""
     names = sorted(ones)
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    return ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")

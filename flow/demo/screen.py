@@ -1,6 +1,7 @@
 """The live view on a terminal: what happened scrolls by above, the figures stay in place below."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from math import ceil
 from textwrap import wrap
 from typing import TYPE_CHECKING, TextIO
 
@@ -10,8 +11,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 BARS = " ▁▂▃▄▅▆▇█"
-PLAIN_BARS = " .:-=+*#@"
-WIDE = 100  # columns from which a trend is shown in full length
+TRENDS = ((100, 30), (76, 16), (0, 0))  # from which width of the terminal on how many points are shown
 
 
 class Screen:
@@ -66,18 +66,19 @@ class Screen:
         table.add_column(Text("flow demo · ") + state, no_wrap=True, overflow="ellipsis", ratio=3)
         for name in ("now", "total", "a second"):
             table.add_column(name, justify="right", no_wrap=True, width=8)
-        points = 30 if self._console.width >= WIDE else 16
-        table.add_column("", no_wrap=True, width=points, style="cyan")
-        bars = BARS if self._console.encoding.startswith("utf") else PLAIN_BARS
+        points = next(points for width, points in TRENDS if self._console.width >= width)
+        if points:
+            table.add_column("", no_wrap=True, width=points, style="cyan")
         for row in reading.rows:
             figure = row.figure
-            table.add_row(
+            cells = [
                 figure.name,
                 number(figure.now),
                 number(figure.total),
                 "" if row.rate is None else f"{row.rate:.0f}",
-                trend(row, points, bars),
-            )
+                trend(row, points),
+            ]
+            table.add_row(*(cells if points else cells[:-1]))
         notes = [Text(note, style="dim", no_wrap=True, overflow="ellipsis") for note in reading.notes]
         return Group(Text(), table, *notes)
 
@@ -87,15 +88,10 @@ def number(value: int | None) -> str:
     return "" if value is None else str(value)
 
 
-def trend(row: Row, points: int, bars: str = BARS) -> str:
+def trend(row: Row, points: int) -> str:
     """Draw the last *points* rates of a row, the highest of all its rates as a full bar."""
     if row.rate is None:
         return ""
-    return bar_chart(row.trend[-points:], max(row.trend, default=0.0), bars).rjust(points)
-
-
-def bar_chart(values: Sequence[float], top: float, bars: str) -> str:
-    """Draw a bar for each of *values*, *top* being a full one."""
-    if top <= 0:
-        return ""
-    return "".join(bars[min(len(bars) - 1, -int(-value / top * (len(bars) - 1) // 1))] for value in values)
+    top = max(row.trend, default=0.0)
+    bars = (BARS[ceil(rate / top * (len(BARS) - 1))] for rate in row.trend[-points:] if top)
+    return "".join(bars).rjust(points)

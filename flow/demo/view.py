@@ -70,6 +70,7 @@ def counted(row: Row) -> str:
 def view_for(stream: TextIO, write: Callable[[str], object], *, plain: bool) -> View:
     """Return a live view for a terminal on which rich can draw, else lines, and lines when *plain*."""
     capable = stream.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+    capable = capable and (stream.encoding or "").lower().startswith("utf")
     if plain or not capable or find_spec("rich") is None:
         return Lines(write)
     from flow.demo.screen import Screen

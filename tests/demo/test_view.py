@@ -28,10 +28,10 @@ READING = Reading(
 
 
 @contextmanager
-def terminal() -> Iterator[io.TextIOWrapper]:
+def terminal(encoding: str = "utf-8") -> Iterator[io.TextIOWrapper]:
     """A pseudo terminal to write to."""
     controller, device = os.openpty()
-    with os.fdopen(controller, "rb"), os.fdopen(device, "w") as stream:
+    with os.fdopen(controller, "rb"), os.fdopen(device, "w", encoding=encoding) as stream:
         yield stream
 
 
@@ -63,6 +63,12 @@ def test_a_terminal_gets_the_live_view_unless_it_cannot_or_shall_not(
     with terminal() as stream:
         assert isinstance(view_for(stream, print, plain=plain), Screen) is live
     assert isinstance(view_for(io.StringIO(), print, plain=False), Lines)
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal(encoding="ascii") as stream:
+        assert isinstance(view_for(stream, print, plain=False), Lines)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
