@@ -13,7 +13,7 @@ WRONG = {
     '{"type": "canary"}': "type must be one of organisation, campaign, actionPage, action",
     '{"type": ["canary"]}': "type must be one of organisation, campaign, actionPage, action",
     "{}": "actionPage is missing",
-    f'{{{PAGE}, "actionTyp": "canary"}}': "the action has a field that is not known; did you mean actionType?",
+    f'{{{PAGE}, "actionTyp": 7}}': "the action has a field that is not known; did you mean actionType?",
     f'{{{PAGE}, "privacy": {{"optin": true}}}}': (
         "the privacy has a field that is not known; did you mean optIn?"
     ),
@@ -24,11 +24,11 @@ WRONG = {
     f'{{{PAGE}, "contact": {{"email": "canary"}}}}': "contact.email is not an e-mail address",
     f'{{{PAGE}, "contact": {{"email": 7}}}}': "contact.email is not text",
     f'{{{PAGE}, "contact": {{"contactRef": ""}}}}': "contact.contactRef must have 1 to 64 letters",
-    f'{{{PAGE}, "contact": {{"email": "a@example.org", "area": "{"canary" * 3}"}}}}': "contact.area is longer",
+    f'{{{PAGE}, "contact": {{"email": "a@example.org", "area": "{"canary" * 3}"}}}}': "contact.area is",
     f'{{{PAGE}, "tracking": {{"source": 7}}}}': "tracking.source is not text",
     f'{{{PAGE}, "actionType": "canary\\u0000"}}': "it holds a NUL character, which cannot be stored",
     '{"type": "organisation", "name": "canary.org"}': "must not contain a dot",
-    '{"type": "organisation", "name": "canary", "publicKey": "canary"}': "publicKey is not 32 bytes in base64url",
+    '{"type": "organisation", "name": "canary", "publicKey": "canary"}': "publicKey is not 32 bytes in",
     '{"type": "campaign", "name": "canary"}': "organisation is missing",
     '{"type": "actionPage", "name": "canary", "organisation": "canary"}': "campaign is missing",
     "[" * 200 + "]" * 200: "it is nested deeper than 100 levels",
