@@ -119,9 +119,9 @@ async def handle_failed(self: Scripted, message: Message[Any], outcome: Outcome,
 
 
 async def prepare_messages(self: Scripted, messages: Sequence[Message[Number]]) -> set[int]:
-    numbers = {message.body.n for message in messages}
+    numbers = [message.body.n for message in messages]
     await self.act("prepare", *numbers)
-    return numbers
+    return set(numbers)
 
 
 def partition_key(self: Scripted, message: Message[Number]) -> int:
