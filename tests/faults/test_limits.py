@@ -97,15 +97,15 @@ async def test_the_retry_queue_is_full(world: World) -> None:
 
     async def kept() -> bool:
         rows = await world.rabbitmq.ctl("list_queues", "-p", world.vhost, "--no-table-headers", *counts)
-        print(rows)
         [row] = [row.split() for row in rows.splitlines() if row.startswith(QUEUE)]
         every, ready, unacknowledged = map(int, row[1:])
         return every - ready - unacknowledged > 0  # rejected, and not in the retry queue
 
-    running = await world.run("Batches")
+    running = await world.run("Persistent")
     await world.told(set(ids[1::2]))
     await eventually(kept)
     world.sink.faults.busy = {}
+    await world.rabbitmq.ctl("clear_policy", "-p", world.vhost, "full")
     await world.ends()
     await world.stop(running)
 

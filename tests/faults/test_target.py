@@ -84,7 +84,11 @@ async def behind_tls(port: int, context: ssl.SSLContext) -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             back, forth = await asyncio.open_connection("127.0.0.1", port)
-            await asyncio.gather(pour(reader, forth), pour(back, writer))
+            try:
+                await asyncio.gather(pour(reader, forth), pour(back, writer))
+            finally:
+                for one in (writer, forth):
+                    one.transport.abort()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(serve(reader, writer))

@@ -68,9 +68,7 @@ class Telling(Pipeline[Numbered]):
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         sink = self.settings
-        target = Trusting(
-            "the sink", sink.url, sink.token, timeout=sink.timeout, authority=sink.authority
-        )
+        target = Trusting("the sink", sink.url, sink.token, timeout=sink.timeout, authority=sink.authority)
         async with target as self.sink:
             yield
 
@@ -140,6 +138,13 @@ class Batches(Telling):
                 batch.reject(message, "the sink calls it invalid")
             elif result.status != "ok":
                 batch.retry(message, "the sink does not take it now")
+
+
+class Persistent(Batches):
+    """Tries again and again."""
+
+    queue = "acme.crm"
+    retries = Retries(attempts=1000)
 
 
 class Patient(Batches):
