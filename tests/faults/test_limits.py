@@ -88,7 +88,7 @@ async def test_parts_of_the_retry_loop_are_missing(world: World) -> None:
 
 @pytest.mark.timeout(180)
 async def test_the_retry_queue_is_full(world: World) -> None:
-    """F38: the broker keeps what it cannot pass on, gives no attempt to it, and goes on when there is room."""
+    """F38: the broker keeps what it cannot pass on, and goes on as soon as there is room."""
     limit = ["full", f"^{RETRY_QUEUE}$", '{"max-length": 1}', "--apply-to", "queues"]
     await world.rabbitmq.ctl("set_policy", "-p", world.vhost, *limit)
     ids = await world.ledger.publish(40)
