@@ -12,7 +12,6 @@ from pamqp.commands import Basic, Channel, Connection, Queue
 
 from flow.broker.line import Line
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
 from flow.errors import ConfigError, ConnectionLost, NotFound
 from flow.message import Message
 from flow.metrics import PipelineMetrics
@@ -24,6 +23,7 @@ from flow.subscription import Subscription
 from tests.broker.peer import Peer
 from tests.broker.queues import Queues, connected, eventually, until
 from tests.broker.wire import frame
+from tests.nodes.rabbitmq_control import QueueLength, RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
