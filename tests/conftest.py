@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import anyio
 import pytest
 import trustme
-from flow.demo.rabbitmq_control import RabbitMQControl
 
 from flow.broker.url import BrokerUrl
 from tests.nodes.rabbitmq_control import RabbitMQControl
