@@ -1,12 +1,11 @@
 """A node with the management API, and a virtual host on it with the plumbing of acme."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import anyio
 import pytest
 
-from flow.demo.rabbitmq_node import RabbitMQNode
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 
 @pytest.fixture(scope="package")
