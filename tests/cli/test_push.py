@@ -20,6 +20,7 @@ from flow.plumbing.setup import set_up, topology_for
 from tests.broker.queues import until
 from tests.cli.conftest import end_of, run_flow, start_flow, surroundings, until_ready
 from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
