@@ -132,6 +132,24 @@ async def test_one_queue_many_queues_and_the_crm_queue(plumbing: Plumbing, url: 
     assert await exists(url, "acme.confirm")
 
 
+@pytest.mark.parametrize("name", ["Grüne", "grün-2", "a+b", "a/b", "50%", "日本", "a" * 238])
+async def test_harmless_names_work_from_end_to_end(plumbing: Plumbing, url: BrokerUrl, name: str) -> None:
+    await plumbing.set_up_global_queues()
+    assert await plumbing.set_up_organisation(name, ["crm", "confirm", "moderate", "sqs"]) == []
+
+    await plumbing.push("confirm", f"{name}.custom.supporter", {})
+    await plumbing.push("deliver", f"{name}.custom.action", {})
+
+    async with Consumer(url, f"{name}.crm") as consumer:
+        message = await consumer.next()
+        message.origin.reject(message)
+        again = await consumer.next()
+        again.origin.ack(again)
+        assert again.attempt == 2
+    await eventually(lambda: unread(url, f"{name}.crm"))
+    assert await plumbing.drop_crm_queue(name)
+
+
 async def test_queues_need_the_loop_that_they_lead_to(plumbing: Plumbing, url: BrokerUrl) -> None:
     """A queue whose rejected messages would be lost is not made."""
     with pytest.raises(NotFound, match=r"^The exchange system\.fail was not found: run `flow setup`"):
