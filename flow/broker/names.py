@@ -1,4 +1,4 @@
-"""Lets the client library send every name that RabbitMQ takes: it knows ASCII only, for queues and exchanges."""
+"""Lets the client library send every name that RabbitMQ takes; by itself it takes ASCII only."""
 
 import functools
 import re

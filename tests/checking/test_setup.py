@@ -15,6 +15,7 @@ from flow.plumbing import Plumbing
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import QueueType, Topology
 from tests.broker.queues import connected, eventually
+from tests.cli.conftest import run_flow
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
@@ -341,3 +342,19 @@ async def test_a_refused_login_is_told_and_amqp_looks(place: Place) -> None:
     assert "refuses the login" in findings[0].text
     assert {finding.state for finding in findings[1:]} == {"ok", "not checked"}
     assert "canary-secret" not in repr(findings)
+
+
+async def test_the_command_prints_each_drift_and_ends_with_78(place: Place) -> None:
+    options = ("setup", "--org", "acme", "--queue", "my.queue", "--check")
+    api = {"FLOW_MANAGEMENT_URL": f"http://guest:guest@127.0.0.1:{place.node.management_port}"}
+    url = place.node.url(VHOST)
+
+    right = await run_flow(*options, url=url, **api)
+    await place.channel.queue_unbind("acme.crm", "deliver", "acme.*.*")
+    wrong = await run_flow(*options, url=url, **api)
+
+    assert (right.code, right.err) == (0, "")
+    assert {line[:11].strip() for line in right.out.splitlines()} == {"ok"}
+    assert (wrong.code, wrong.err) == (78, "")
+    [told] = [line for line in wrong.out.splitlines() if not line.startswith("ok")]
+    assert told.startswith("wrong        the binding deliver -> acme.crm with the key acme.*.* is missing")
