@@ -20,7 +20,8 @@ from flow.errors import (
     PublishReturned,
 )
 from flow.plumbing import Outgoing, Plumbing
-from flow.topology import Binding
+from flow.plumbing.organisations import drop
+from flow.topology import Binding, organisation_binding
 from tests.broker.queues import eventually
 from tests.plumbing.consumer import Consumer
 
@@ -192,29 +193,35 @@ async def test_a_queue_in_use_is_kept_with_its_bindings(plumbing: Plumbing, url:
         assert again.attempt == 2
 
 
-async def test_what_arrives_under_the_last_look_is_not_dropped(plumbing: Plumbing, url: BrokerUrl) -> None:
-    """Between the two looks somebody publishes: the second refuses, and the queue is bound again."""
+class Meanwhile(Declarer):
+    """Another publisher gets in a message just before the queue is unbound."""
+
+    plumbing: Plumbing
+
+    async def unbind(self, binding: Binding) -> None:
+        if binding.exchange == "deliver":
+            await self.plumbing.push("deliver", "acme.custom.action", {"late": True})
+        await super().unbind(binding)
+
+
+async def test_what_arrives_between_look_and_deletion_is_not_dropped(
+    plumbing: Plumbing, url: BrokerUrl
+) -> None:
+    """The second look refuses, and the queue is bound again as it was."""
     await plumbing.set_up_global_queues()
     await plumbing.create_crm_queue("acme")
-    dropped: list[bool] = []
+    declarer = Meanwhile(url)
+    declarer.plumbing = plumbing
 
-    async def drop() -> None:
-        try:
-            dropped.append(await plumbing.drop_crm_queue("acme"))
-        except InUse:
-            dropped.append(False)
+    with pytest.raises(InUse, match="1 message waits in it"):
+        await drop(declarer, organisation_binding("acme", "crm"), None, url.vhost)
+    await declarer.close()
 
-    pushed = 0
-    async with anyio.create_task_group() as group:
-        group.start_soon(drop)
-        while not dropped:
-            try:
-                await plumbing.push("deliver", "acme.custom.action", {})
-            except PublishReturned:
-                continue
-            pushed += 1
-
-    assert pushed == (await ready(url, "acme.crm") if not dropped[0] else 0)
+    await plumbing.push("deliver", "acme.custom.action", {})
+    async with Consumer(url, "acme.crm") as consumer:
+        messages = [await consumer.next(), await consumer.next()]
+        messages[0].origin.reject(messages[0])
+        assert (await consumer.next()).attempt == 2
 
 
 async def test_retries_of_a_dropped_queue_are_parked(plumbing: Plumbing, url: BrokerUrl) -> None:
