@@ -9,8 +9,6 @@ import pytest
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.errors import (
     AccessDenied,
     BrokerError,
@@ -22,6 +20,8 @@ from flow.errors import (
     Unanswered,
 )
 from tests.broker.queues import Acknowledging, Queues, Received
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

@@ -9,9 +9,9 @@ from flow.broker.declaring import Declarer
 from flow.broker.publisher import Publisher
 from flow.broker.shared import SharedConnection
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.errors import ConnectionLost, NotFound, PublishReturned
 from tests.broker.queues import Queues, eventually
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from flow.demo.rabbitmq_node import RabbitMQNode
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 
 @pytest.fixture(scope="package")

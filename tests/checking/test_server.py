@@ -9,9 +9,9 @@ from aiormq.abc import AbstractChannel
 from flow.broker.url import BrokerUrl
 from flow.checking.finding import Finding
 from flow.checking.server import check_server
-from flow.demo.rabbitmq_control import RabbitMQControl
 from tests.broker.queues import connected
 from tests.cli.conftest import run_flow
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

@@ -10,12 +10,12 @@ from aiormq.abc import AbstractChannel
 from flow.broker.url import BrokerUrl
 from flow.checking.finding import Finding
 from flow.checking.setup import check_set_up
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.plumbing import Plumbing
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import QueueType, Topology
 from tests.broker.queues import connected, eventually
 from tests.cli.conftest import run_flow
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

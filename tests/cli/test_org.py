@@ -8,10 +8,10 @@ import pytest
 from flow.broker.declaring import Declarer
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.errors import NotFound
 from tests.broker.queues import connected, eventually
 from tests.cli.conftest import Ended, run_flow
+from tests.nodes.rabbitmq_node import RabbitMQNode
 from tests.plumbing.consumer import Consumer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]

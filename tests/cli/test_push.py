@@ -13,14 +13,14 @@ import pytest
 from flow.broker.declaring import Declarer
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.message import Message
 from flow.plumbing.push import WINDOW, Outgoing, Unconfirmed
 from flow.plumbing.report import read, written
 from flow.plumbing.setup import set_up, topology_for
 from tests.broker.queues import until
 from tests.cli.conftest import end_of, run_flow, start_flow, surroundings, until_ready
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

@@ -9,7 +9,6 @@ import pytest
 
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.message import Message
 from flow.outcome import Retry
 from flow.pipeline import Pipeline
@@ -19,6 +18,7 @@ from flow.plumbing.setup import set_up, topology_for
 from flow.retries import Retries
 from flow.runner import Runner, RunOptions
 from tests.broker.queues import eventually, until
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

@@ -9,7 +9,6 @@ import pytest
 from flow.broker.declaring import Declarer
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.errors import (
     AccessDenied,
     ConfigError,
@@ -23,6 +22,7 @@ from flow.plumbing import Outgoing, Plumbing
 from flow.plumbing.organisations import drop
 from flow.topology import Binding, organisation_binding
 from tests.broker.queues import eventually
+from tests.nodes.rabbitmq_control import RabbitMQControl
 from tests.plumbing.consumer import Consumer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
