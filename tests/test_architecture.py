@@ -19,6 +19,7 @@ FLOORS = [
         "lane",
         "memory",
         "topology",
+        "campaign_server",
         "parking",
         "codec",
         "lifting",

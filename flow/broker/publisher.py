@@ -32,7 +32,8 @@ class Publisher:
     ) -> None:
         """Publish later, on a connection under *name* or through a channel of one that others use, too.
 
-        At most *window* messages wait for their confirm at once.
+        At most *window* messages wait for their confirm at once; on a shared connection one does: when the
+        broker closes the channel, the library would still send the next, and that ends the connection.
         """
         self._url = broker if isinstance(broker, BrokerUrl) else broker.url
         self._open: Callable[[], Coroutine[Any, Any, ConfirmChannel]]
@@ -40,7 +41,7 @@ class Publisher:
             self._open = functools.partial(open_channel, broker, name)
         else:
             self._open = functools.partial(share_channel, broker)
-        self._places = anyio.Semaphore(window)
+        self._places = anyio.Semaphore(window if isinstance(broker, BrokerUrl) else 1)
         self._opening: asyncio.Task[ConfirmChannel] | None = None  # done: the channel is open, or failed
         self._closed = False
 

@@ -141,7 +141,7 @@ def lacking(what: str, missing: Mapping[str, str | int], there: QueueFacts, vhos
 
 def unwanted(what: str, wanted: Queue, there: QueueFacts) -> Iterator[str]:
     """Yield the arguments that are not wanted, and what policies may drop."""
-    for name, value in there.arguments.items():
+    for name, value in sorted(there.arguments.items()):
         if name not in wanted.arguments and name != "x-queue-type":
             yield f"{what} has {name} = {value}, which is not wanted: {AGAIN}"
     for name, consequence in DROPPING.items():

@@ -62,8 +62,8 @@ def refuse(queue: str, found: Look, told: Mapping[str, Any]) -> None:
         sentence += f" ({who})"
     if held > found.ready:
         sentence += (
-            f"; {held - found.ready} more are in somebody's hands or on their way, as the management API "
-            "told some seconds ago"
+            f"; {held - found.ready} more, in somebody's hands or on the way to another queue, as the "
+            "management API told some seconds ago"
         )
     raise InUse(f"{sentence}; have it emptied and stop who reads it, or turn it off: `flow org off`")
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 
+import anyio
 import msgspec
 
 from flow.broker.declaring import Declarer, Drift
@@ -14,6 +15,7 @@ from flow.broker.url import BrokerUrl
 from flow.errors import DecodeError
 from flow.management import ManagementApi
 from flow.plumbing.organisations import drop
+from flow.plumbing.pool import Pool
 from flow.plumbing.push import WINDOW, Outgoing, Push, Unconfirmed
 from flow.topology import (
     QueueType,
@@ -57,7 +59,7 @@ class Plumbing:
         self._retry_delay = retry_delay
         self._management = management
         self._connection = SharedConnection(self.url, name="flow plumbing")
-        self._publisher = Publisher(self._connection, window=WINDOW)
+        self._pool = Pool(self._connection)
 
     async def __aenter__(self) -> "Plumbing":
         return self
@@ -68,8 +70,8 @@ class Plumbing:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; nothing can be pushed any more. Never raises."""
-        await self._publisher.close()
+        """Close the connection; the next use would open a new one. Never raises."""
+        await self._pool.close()
         await self._connection.close()
 
     async def set_up(self, topology: Topology) -> list[Drift]:
@@ -180,25 +182,27 @@ class Plumbing:
             Unanswered: the connection broke under it: it may have arrived or not.
             ConnectionLost: it was not sent.
         """
-        body = encoded(data)
-        await self._publisher.publish(exchange, routing_key, body, message_id=message_id, headers=headers)
+        await self._pool.publish(exchange, routing_key, encoded(data), message_id, headers)
 
     async def push_many(self, messages: Iterable[Outgoing]) -> list[Unconfirmed[Outgoing]]:
         """Publish *messages*, up to 200 of them at a time; return those that are not known to be confirmed.
 
-        What is returned can be pushed again: each message keeps its id. After a lost connection the others go
-        on over a new one, unless none can be opened for a minute.
+        This has a connection of its own. What is returned can be pushed again: each message keeps its id.
+        After a lost connection the others go on over a new one, unless none can be opened for a minute.
         """
-        failures: list[Unconfirmed[Outgoing]] = []
-        push = Push(self.publish, lambda _: True, failures.append, patience=60.0)
-        await push.run(each(messages))
-        return sorted(failures + push.unconfirmed(), key=lambda one: one.number)
+        publisher = Publisher(self.url, name="flow plumbing push", window=WINDOW)
 
-    async def publish(self, message: Outgoing) -> None:
-        """Publish one message as `push` does."""
-        await self._publisher.publish(
-            message.exchange, message.routing_key, message.body, message_id=message.message_id
-        )
+        async def publish(one: Outgoing) -> None:
+            await publisher.publish(one.exchange, one.routing_key, one.body, message_id=one.message_id)
+
+        failures: list[Unconfirmed[Outgoing]] = []
+        push = Push(publish, lambda _: True, failures.append, patience=60.0)
+        try:
+            await push.run(each(messages))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await publisher.close()
+        return sorted(failures + push.unconfirmed(), key=lambda one: one.number)
 
     @asynccontextmanager
     async def _declarer(self) -> AsyncIterator[Declarer]:
@@ -221,6 +225,6 @@ def encoded(data: object) -> bytes:
 
 
 async def each(messages: Iterable[Outgoing]) -> AsyncIterator[Outgoing]:
-    """Yield *messages*, and let the others work after each."""
+    """Yield *messages*."""
     for message in messages:
         yield message

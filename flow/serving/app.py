@@ -219,18 +219,15 @@ class Callbacks:
         return None
 
     def _page(
-        self,
-        language: str,
-        name: str,
-        found: Linked | None = None,
-        *,
-        button: bool = False,
-        status: int = 200,
+        self, language: str, name: str, asking: Linked | None = None, *, status: int = 200
     ) -> "Response":
+        """Return the page called *name*; one that is *asking* about an action has a button."""
         from starlette.responses import HTMLResponse
 
-        campaign, action = (found.campaign, found.action_id) if found else ("", 0)
-        return HTMLResponse(page(language, name, button=button, campaign=campaign, action=action), status)
+        if asking is None:
+            return HTMLResponse(page(language, name), status)
+        shown = page(language, name, button=True, campaign=asking.campaign, action=asking.action_id)
+        return HTMLResponse(shown, status)
 
 
 def right(values: Any, found: Linked | None) -> bool:

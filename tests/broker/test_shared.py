@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
 from flow.broker.declaring import Declarer
@@ -50,6 +51,34 @@ async def test_a_channel_that_the_broker_closes_harms_no_other(
 
 async def ready(declarer: Declarer, count: int) -> bool:
     return (await declarer.look("a")).ready == count
+
+
+async def test_a_channel_that_is_closed_under_load_harms_no_other(
+    shared: SharedConnection, queues: Queues
+) -> None:
+    """The library may lose its answer to the close: a second channel of its number would be the end."""
+    await queues.make("a")
+    looking, publishers = Declarer(shared), [Publisher(shared) for _ in range(30)]
+    await looking.look("a")
+    missing: list[NotFound] = []
+
+    async def publish(number: int) -> None:
+        exchange = "missing" if number % 10 == 2 else ""
+        try:
+            await publishers[number % 30].publish(exchange, "a", b"x" * 1000)
+        except NotFound as error:
+            missing.append(error)
+
+    for _ in range(10):
+        async with anyio.create_task_group() as group:
+            for number in range(300):
+                group.start_soon(publish, number)
+
+    assert len(missing) == 300
+    await eventually(lambda: ready(looking, 2700))
+    for publisher in publishers:
+        await publisher.close()
+    await looking.close()
 
 
 async def test_closed_channels_give_their_numbers_back(shared: SharedConnection) -> None:

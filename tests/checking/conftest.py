@@ -1,4 +1,4 @@
-"""A node with the management API, and a virtual host on it with the plumbing of acme."""
+"""A node with the management API."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,7 @@ from tests.nodes.rabbitmq_node import RabbitMQNode
 
 @pytest.fixture(scope="package")
 def managed() -> Iterator[RabbitMQNode]:
+    """The node; tests use virtual hosts of their own on it."""
     node = RabbitMQNode(plugins=["rabbitmq_management"])
     try:
         anyio.run(node.start)

@@ -238,7 +238,7 @@ async def test_a_broker_that_does_not_come_back_ends_it_with_everything_kept(
 ) -> None:
     """A second signal does not wait for it, and says what may have arrived."""
     source, kept = tmp_path / "lines", tmp_path / "kept"
-    source.write_bytes(b"".join(b"%d\n" % number for number in range(50_000)))
+    source.write_bytes(b"".join(b"%d\n" % number for number in range(15_000)))
     process = await start_flow(
         "push", *TARGET, str(source), "--lines", "--unconfirmed", str(kept), url=amqp_url
     )
@@ -251,12 +251,12 @@ async def test_a_broker_that_does_not_come_back_ends_it_with_everything_kept(
     assert ended.code == 1
     confirmed = int(ended.out.partition("confirmed ")[2].partition(" ")[0])
     left = entries(kept)
-    assert confirmed + len(left) == 50_000
+    assert confirmed + len(left) == 15_000
     again = await run_flow("push", "--again", str(kept), url=amqp_url)
-    assert (again.code, again.err) == (0, "")
-    ready = await until_ready(url, "acme.crm", lambda count: count >= 50_000)
+    assert again.code == 0
+    ready = await until_ready(url, "acme.crm", lambda count: count >= 15_000)
     arrived = await messages_of(url, "acme.crm", ready)
-    assert {message.raw for message in arrived} == {b"%d" % number for number in range(50_000)}
+    assert {message.raw for message in arrived} == {b"%d" % number for number in range(15_000)}
 
 
 async def test_without_a_name_the_report_is_a_new_file_beside_the_caller(
