@@ -27,9 +27,14 @@ def amqp_url(command: F) -> F:
 def _broker_url(context: click.Context, _: click.Parameter, value: str | None) -> BrokerUrl | None:
     """Leave the check to `BrokerUrl`: click would quote the value, which may hold a password.
 
-    A command that reads a file instead of a queue (`flow run --from`) needs no broker.
+    A command that reads a file instead of a queue (`flow run --from`) or has a broker of its own
+    (`flow run --dev`) needs none.
     """
     if context.resilient_parsing or context.params.get("source") is not None:
+        return None
+    if context.params.get("dev"):
+        if value is not None:
+            raise click.UsageError("--dev does not go with --amqp-url: it brings its own broker")
         return None
     if value is None:
         value = variable(os.environ, "FLOW_AMQP_URL") or None
