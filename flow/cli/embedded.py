@@ -103,7 +103,7 @@ class Embedded:
         await self.declare([pipeline.queue for pipeline in pipelines if hasattr(pipeline, "queue")])
         return self._url
 
-    async def tell(self) -> None:
+    def tell(self) -> None:
         """Print the URL."""
         assert self._broker is not None
         click.echo(self._broker.url())

@@ -1,5 +1,6 @@
 """`flow run`: consume until stopped."""
 
+import asyncio
 import importlib.util
 import logging
 import os
@@ -185,9 +186,9 @@ async def serve_embedded(
     worker: Worker | None,
 ) -> int:
     """Run *pipelines* on the broker *embedded* until a signal; return the exit code."""
-    async with embedded, anyio.create_task_group() as tasks:
+    async with embedded:
         url = await embedded.start(pipelines)
-        tasks.start_soon(embedded.tell)  # it has its turn once signals are obeyed
+        asyncio.get_running_loop().call_soon(embedded.tell)  # it has its turn once signals are obeyed
         return await serve(pipelines, url, options, worker)
 
 

@@ -7,7 +7,6 @@ import anyio
 import pytest
 
 from tests.cli.conftest import end_of, run_flow, start_flow
-from tests.cli.test_dev import first_line
 
 pytestmark = pytest.mark.anyio
 
@@ -52,19 +51,19 @@ def here(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(tmp_path)}
 
 
-async def next_line(process: anyio.abc.Process, lines: list[str]) -> str:
-    """Return the next line of standard output; *lines* holds what was read beyond it."""
+async def next_line(process: anyio.abc.Process) -> str:
+    """Return the next line of standard output."""
     assert process.stdout is not None
+    line = b""
     with anyio.fail_after(60):
-        while not lines:
-            lines += (await process.stdout.receive()).decode().splitlines()
-    return lines.pop(0)
+        while not line.endswith(b"\n"):
+            line += await process.stdout.receive(1)
+    return line.decode().strip()
 
 
 async def test_what_is_pushed_to_the_printed_url_is_worked(here: dict[str, str]) -> None:
     process = await start_flow("run", "mine:Mine", "mine:Many", "--dev", "--no-ops", url="", **here)
-    lines: list[str] = []
-    url = await next_line(process, lines)
+    url = await next_line(process)
     ways = [
         ("deliver", "acme.system.action"),
         ("", "any.work"),
@@ -76,7 +75,7 @@ async def test_what_is_pushed_to_the_printed_url_is_worked(here: dict[str, str])
         await run_flow("push", exchange, key, url=url, stdin=BODY % number)
         for number, (exchange, key) in enumerate(ways, 1)
     ]
-    worked = [await next_line(process, lines) for _ in ways]
+    worked = [await next_line(process) for _ in ways]
     ended = await end_of(process, signal.SIGTERM)
 
     assert [one.code for one in pushed] == [0, 0, 0, 0]
@@ -87,10 +86,10 @@ async def test_what_is_pushed_to_the_printed_url_is_worked(here: dict[str, str])
 
 async def test_its_end_tells_what_is_gone_with_it(here: dict[str, str]) -> None:
     process = await start_flow("run", "mine:Stubborn", "--dev", "--no-ops", url="", **here)
-    url = await first_line(process)
+    url = await next_line(process)
     # There is no pipeline for it, and the account of this broker is all that knows of it.
     await run_flow("push", "", "stubborn", url=url, stdin=BODY % 1)
-    await next_line(process, [])
+    await next_line(process)
     ended = await end_of(process, signal.SIGINT)
 
     assert ended.code == 0
@@ -125,7 +124,7 @@ async def test_contradictions_are_refused(
 
 async def test_the_flag_wins_over_the_address_of_the_environment(here: dict[str, str]) -> None:
     process = await start_flow("run", "mine:Mine", "--dev", "--no-ops", url="amqp://nowhere.invalid", **here)
-    url = await first_line(process)
+    url = await next_line(process)
     ended = await end_of(process, signal.SIGTERM)
 
     assert url.startswith("amqp://guest:guest@127.0.0.1:")
