@@ -13,7 +13,7 @@ from flow.devbroker.deadletter import returned
 from flow.devbroker.declaring import Declarations
 from flow.devbroker.errors import ChannelRefusal, ConnectionRefusal
 from flow.devbroker.handshake import Handshake
-from flow.devbroker.message import Entry
+from flow.devbroker.message import Entry, Settling
 from flow.devbroker.publishing import Incoming, expiration, routing_keys
 from flow.devbroker.queues import Consumer, Queue
 
@@ -161,7 +161,7 @@ class Channel:
         method = head + wire.delivery_of.pack(tag, entry.returns > 0) + message.address + tail
         self._line.write(wire.content_frames(method, self._number, message, self._frame_max))
 
-    def _settle(self, method: Any, multiple: bool, outcome: str) -> None:
+    def _settle(self, method: Any, multiple: bool, outcome: Settling) -> None:
         """Do with deliveries what the client decided: ack, reject or requeue.
 
         Raises:
@@ -181,13 +181,16 @@ class Channel:
         if self._faults.armed:
             self._faults.strike("after ack", self._line)
 
-    def _dispose(self, settled: list[Unacked], outcome: str) -> None:
+    def _dispose(self, settled: list[Unacked], outcome: Settling) -> None:
         """Let go of, bury or put back what is *settled*, then let its consumers have more.
 
         *outcome* is ack, reject, requeue, or return: nobody asked, but the channel has ended.
         """
         back: dict[Queue, list[Entry]] = {}
+        watcher = self._vhost.watcher
         for queue, entry, consumer in settled:
+            if watcher is not None:
+                watcher(queue.name, entry.message, outcome)
             if consumer is not None:
                 consumer.unacked -= 1
             if queue.gone:

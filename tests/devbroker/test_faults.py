@@ -7,7 +7,7 @@ import anyio
 import pytest
 from pamqp.commands import Basic, Connection
 
-from flow.devbroker.faults import Moment
+from flow.devbroker.faults import IN_WORDS, Moment
 from flow.devbroker.server import DevBroker
 from tests.devbroker.client import Client, Closed
 
@@ -49,7 +49,7 @@ async def test_a_connection_drops_before_or_after_an_ack(
 
     assert ended.value.code == 0
     assert dev.lengths() == {"q": left}
-    assert dev.faults.struck == [f"connection dropped at {when}"]
+    assert dev.faults.struck == [f"connection dropped {IN_WORDS[when]}"]
 
 
 async def test_a_connection_closes_with_a_code(dev: DevBroker, client: Client) -> None:
