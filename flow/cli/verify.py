@@ -21,7 +21,7 @@ from flow.verify.bodies import made, read
 from flow.verify.double import Answer, usual
 from flow.verify.marks import Marks
 from flow.verify.report import conclusion, lines
-from flow.verify.review import Review
+from flow.verify.review import WAITING, Review
 from flow.verify.run import Plan, run
 
 MESSAGES = 40
@@ -117,12 +117,14 @@ def backend() -> dict[str, Any]:
 
 
 async def runs(plan: Plan, seeds: Sequence[int]) -> list[Review]:
-    """Run the plan with each of *seeds*, and tell of each at once."""
+    """Run the plan with each of *seeds*, and tell of each at once; the last is one in which nothing moved."""
     reviews = []
     for seed in seeds:
         reviews.append(await run(plan, seed))
         for line in lines(reviews[-1], plan.samples):
             click.echo(line)
+        if WAITING in reviews[-1].fates.values():
+            break
     return reviews
 
 

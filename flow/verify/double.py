@@ -3,10 +3,12 @@
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
 from typing import Any, TypeAlias
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from flow.verify.history import Ending, History
@@ -67,7 +69,7 @@ class Double:
         self._marks = marks
         self._plan = plan(seed)
         self._answer = answer
-        self._group: TaskGroup | None = None
+        self._running = AsyncExitStack()
 
     @property
     def url(self) -> str:
@@ -75,17 +77,20 @@ class Double:
         return f"http://{HOST}:{self.port}"
 
     async def __aenter__(self) -> "Double":
-        listener = await anyio.create_tcp_listener(local_host=HOST, local_port=0)
-        self.port = listener.extra(SocketAttribute.local_port)
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._group.start_soon(listener.serve, self._serve)
+        async with AsyncExitStack() as stack:
+            listener = await anyio.create_tcp_listener(local_host=HOST, local_port=0)
+            await stack.enter_async_context(listener)
+            self.port = listener.extra(SocketAttribute.local_port)
+            group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(group.cancel_scope.cancel)
+            group.start_soon(listener.serve, self._serve)
+            self._running = stack.pop_all()
         return self
 
-    async def __aexit__(self, *error: Any) -> None:
-        assert self._group is not None
-        self._group.cancel_scope.cancel()
-        await self._group.__aexit__(*error)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._running.__aexit__(kind, error, trace)
 
     async def _serve(self, stream: SocketStream) -> None:
         reader = BufferedByteReceiveStream(stream)

@@ -48,12 +48,13 @@ def review(
     count: int,
     unmarked: Iterable[int],
     redirected: list[str],
+    down: bool = False,
 ) -> Review:
     """Judge one run of *count* messages.
 
     *held* names those that are in a queue at its end ("retrying" or "not settled"), *parked* those in the
     park. *unmarked* ones cannot be recognized in a call, and *redirected* are the variables that lead to the
-    double.
+    double. *down* says that the pipeline waited for its target at the end.
     """
     in_the_park = set(parked)
     last = {one.number: one for one in history.settlings if one.how == "ack"}
@@ -62,14 +63,15 @@ def review(
         seed=seed,
         fates=fates,
         broker=[one.text for one in history.struck],
-        target=[f"call {call.number} {call.fault}" for call in history.calls if call.fault],
+        target=at_calls(history.calls),
     )
     for one in history.settlings:
         if one.decision is not None and one.decision.outcome in (Outcome.RETRYING, Outcome.PARKED):
             found.reasons[one.decision.reason] = found.reasons.get(one.decision.reason, 0) + 1
     add(found.wrong, "lost: neither settled nor in a queue", of(fates, LOST))
     add(found.wrong, "acknowledged though nothing was decided of them", of(fates, UNDECIDED))
-    add(found.wrong, "not settled when time was up", of(fates, WAITING))
+    why = ": the pipeline waited for a target that it took for unavailable" if down else ""
+    add(found.wrong, f"not settled when time was up{why}", of(fates, WAITING))
     without = [number for number in of(fates, "parked") if number not in in_the_park]
     add(found.wrong, "called parked, but the park has no copy", without)
     found.unchecked = unseen(history, redirected, found)
@@ -77,6 +79,15 @@ def review(
         at_the_target(history, set(unmarked), found)
         found.twice = repeated(history)
     return found
+
+
+def at_calls(calls: Iterable[Call]) -> list[str]:
+    """Say what was done on purpose, and to which calls."""
+    places: dict[str, list[int]] = {}
+    for call in calls:
+        if call.fault:
+            places.setdefault(call.fault, []).append(call.number)
+    return [f"it {fault} at call {', '.join(map(str, found))}" for fault, found in places.items()]
 
 
 def add(findings: list[Finding], sentence: str, numbers: list[int]) -> None:
@@ -157,7 +168,7 @@ def repeated(history: History) -> list[Finding]:
 def cause(number: int, earlier: Call, later: Call, history: History) -> str:
     """Return why message *number* was delivered with the call *later* though it was with *earlier*."""
     if earlier.ending is Ending.UNTOLD:
-        return f"call {earlier.number} was taken and broke off, so the pipeline could not know"
+        return "the target took a call and broke off, so the pipeline could not know"
     since = earlier.ended or earlier.began
     between = [one for one in history.settlings if one.number == number and since < one.when < later.began]
     for one in between:
@@ -165,5 +176,5 @@ def cause(number: int, earlier: Call, later: Call, history: History) -> str:
             struck = [fault.text for fault in history.struck if since < fault.when < one.when]
             return f"{struck[-1] if struck else 'given back'}: the broker delivered again"
         if one.how == "reject" and one.decision is not None:
-            return f"its attempt had failed after call {earlier.number}: {one.decision.reason}"
+            return f"its attempt failed after the target had it: {one.decision.reason}"
     return "no fault explains it: the pipeline called twice by itself"

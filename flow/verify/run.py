@@ -29,6 +29,7 @@ from flow.verify.surroundings import surroundings
 BURST = 4  # a part of this size of the messages comes at once
 TOGETHER = 2  # messages that come together after that
 FAULTS = 3  # of the broker in one run
+OTHER = 1 << 32  # away from every seed
 TICK = 0.05  # seconds between two looks
 LOOPS = 6  # ticks in which the retry loop passes once
 SILENCE = 12.0  # seconds in which nothing happens; then nothing will
@@ -74,7 +75,7 @@ async def run(plan: Plan, seed: int) -> Review:
         url = BrokerUrl.parse(broker.url())
         await set_up(url, development_topology([plan.where], retry_delay=pipeline.retry_delay))
         broker.watch(history.settle)
-        broker.faults.schedule(seed, number=FAULTS, within=2 * FAULTS + len(plan.samples) // 2)
+        arm(broker, seed, len(plan.samples))
         runner = Runner(pipeline, url, RunOptions(shutdown_timeout=SHUTDOWN, copy=history.take))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(runner.run)
@@ -82,6 +83,7 @@ async def run(plan: Plan, seed: int) -> Review:
             await feed(plan, url)
             await quiet(history, len(plan.samples))
             await late(double)
+            down = bool(runner.down())
             runner.stop()
             await runner.ended.wait()
             tasks.cancel_scope.cancel()
@@ -95,7 +97,14 @@ async def run(plan: Plan, seed: int) -> Review:
             count=len(plan.samples),
             unmarked=plan.marks.unmarked,
             redirected=around.redirected,
+            down=down,
         )
+
+
+def arm(broker: DevBroker, seed: int, count: int) -> None:
+    """Let the faults of *seed* strike: one of them soon, as few acknowledgements may be all there are."""
+    broker.faults.schedule(seed, number=1, within=3)
+    broker.faults.schedule(seed + OTHER, number=FAULTS - 1, within=2 * FAULTS + count // 2)
 
 
 def names(plan: Plan) -> dict[str, int]:
