@@ -11,13 +11,14 @@ from flow.devbroker.errors import ChannelRefusal, ConnectionRefusal, Hangup
 
 Moment = Literal["before ack", "after ack", "delivery", "publish"]
 """A frame that settles (ack, nack, reject), before or after its effect; a delivery sent; a publish routed."""
-LOST = "lost ack"
+LOST, DUPLICATE = "lost ack", "duplicate"
 IN_WORDS = {
     "before ack": "before an ack",
     "after ack": "after an ack",
     "delivery": "at a delivery",
     "publish": "at a publish",
     LOST: "",
+    DUPLICATE: "",
 }
 MOMENTS: tuple[Moment, ...] = get_args(Moment)
 
@@ -91,6 +92,13 @@ class Faults:
     def lose_ack(self, number: int = 1) -> None:
         """Forget the *number*-th ack from now: its messages are delivered again, marked redelivered."""
         self._arm(LOST, number, "an ack lost", None)
+
+    def duplicate_delivery(self, number: int = 1) -> None:
+        """Send the *number*-th delivery from now once more, marked redelivered: a message in the queue twice.
+
+        The copy has a delivery tag of its own, and comes over the prefetch.
+        """
+        self._arm(DUPLICATE, number, "a delivery duplicated", None)
 
     def cancel_consumers(self, queue: str) -> None:
         """Cancel all consumers of *queue* now."""

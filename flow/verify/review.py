@@ -137,11 +137,14 @@ def at_the_target(history: History, unmarked: set[int], found: Review) -> None:
             continue
         calls = [call for call in history.calls if one.number in call.about]
         before = [call for call in calls if call.ended is not None and call.ended < one.when]
+        last = max(before, key=lambda call: call.ended or 0, default=None)
+        if last is not None and last.ending is Ending.TAKEN:
+            continue
         if any(call.began < one.when and call not in before for call in calls):
             early[one.number] = None
-        elif before and before[-1].ending is not Ending.TAKEN:
+        elif last is not None:
             failed[one.number] = None
-        elif not before:
+        else:
             (early if calls else never)[one.number] = None
     add(found.wrong, "called delivered, but no call about them reached the target", list(never))
     add(found.wrong, "acknowledged before the call about them was answered", list(early))
