@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
@@ -130,7 +131,7 @@ class Double:
         if not about:
             self._history.others += 1
             return self._fine(method, target, body)
-        call = self._history.begin(about)
+        call = self._history.begin(about, f"{method} {urlsplit(target).path}")
         fault, ending = next(self._plan) or ("", Ending.TAKEN)
         call.fault = fault
         await anyio.sleep(SLOW if fault == "was slow" else LATENCY)

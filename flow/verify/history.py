@@ -30,6 +30,8 @@ class Call:
     number: int
     """Counted from 1."""
     about: set[int]
+    place: str
+    """Method and path; it may hold values, and is not shown."""
     fault: str = ""
     """What was done to it on purpose, in words."""
     began: int
@@ -101,9 +103,9 @@ class History:
         if how == "ack":
             self.acknowledged.add(number)
 
-    def begin(self, about: set[int]) -> Call:
+    def begin(self, about: set[int], place: str) -> Call:
         """Note that a call arrived."""
-        call = Call(number=len(self.calls) + 1, about=about, began=self.tick())
+        call = Call(number=len(self.calls) + 1, about=about, place=place, began=self.tick())
         self.calls.append(call)
         return call
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from flow.outcome import Outcome
 from flow.verify.history import Call, Ending, History, Settled
@@ -138,8 +138,8 @@ def at_the_target(history: History, unmarked: set[int], found: Review) -> None:
         calls = [call for call in history.calls if one.number in call.about]
         before = [call for call in calls if call.ended is not None and call.ended < one.when]
         last = max(before, key=lambda call: call.ended or 0, default=None)
-        if last is not None and last.ending is Ending.TAKEN:
-            continue
+        if last is not None and any(one.ending is Ending.TAKEN and one.place == last.place for one in before):
+            continue  # if the last one failed, it was a second delivery of what the target has
         if any(call.began < one.when and call not in before for call in calls):
             early[one.number] = None
         elif last is not None:
@@ -161,7 +161,9 @@ def repeated(history: History) -> list[Finding]:
     numbers = sorted({number for call in history.calls for number in call.about})
     for number in numbers:
         calls = [one for one in history.calls if number in one.about and one.ending in APPLIED]
-        for earlier, later in pairwise(calls):
+        places = dict.fromkeys(one.place for one in calls)
+        pairs = [pairwise(one for one in calls if one.place == place) for place in places]
+        for earlier, later in chain(*pairs):
             known = causes.setdefault(cause(number, earlier, later, history), [])
             if number not in known:
                 known.append(number)

@@ -13,9 +13,9 @@ RETRYING = Decision(Outcome.RETRYING, "it answered 500")
 Act = Callable[[History], None]
 
 
-def call(ending: Ending, *about: int) -> Act:
+def call(ending: Ending, *about: int, place: str = "POST /contacts") -> Act:
     def act(history: History) -> None:
-        history.end(history.begin(set(about)), ending)
+        history.end(history.begin(set(about), place), ending)
 
     return act
 
@@ -32,7 +32,7 @@ def strike(text: str) -> Act:
 
 
 def unanswered(history: History) -> None:
-    history.begin({0})
+    history.begin({0}, "POST /contacts")
 
 
 def answered(history: History) -> None:
@@ -41,6 +41,7 @@ def answered(history: History) -> None:
 
 TAKEN, UNTOLD, REFUSED = (call(one, 0) for one in Ending)
 ACK = settle("ack", DELIVERED)
+FOUND = call(Ending.TAKEN, 0, place="POST /search")
 SEEN = call(Ending.TAKEN, 9)  # a call that shows that the double is in use
 
 
@@ -59,6 +60,7 @@ def judged(*acts: Act, held: dict[int, str] | None = None, parked: tuple[int, ..
         (UNTOLD, settle("reject", RETRYING), TAKEN, ACK),
         (TAKEN, settle("requeue", DELIVERED), ACK),
         (SEEN, settle("ack", Decision(Outcome.SKIPPED, "a test"))),
+        (TAKEN, settle("requeue", DELIVERED), REFUSED, settle("return", RETRYING), ACK),
     ],
 )
 def test_a_message_that_arrived_before_it_was_acknowledged_is_right(acts: tuple[Act, ...]) -> None:
@@ -72,6 +74,7 @@ def test_a_message_that_arrived_before_it_was_acknowledged_is_right(acts: tuple[
         ((ACK, TAKEN), "acknowledged before the call about them was answered"),
         ((unanswered, ACK, answered), "acknowledged before the call about them was answered"),
         ((REFUSED, ACK), "called delivered, though the last call about them before that had failed"),
+        ((FOUND, REFUSED, ACK), "called delivered, though the last call about them before that had failed"),
         ((UNTOLD, ACK), "called delivered, though the last call about them before that had failed"),
         ((ACK,), "called delivered, but nothing called the address in CRM_URL"),
         ((SEEN,), "lost: neither settled nor in a queue"),
@@ -113,7 +116,8 @@ def test_the_cause_of_a_second_delivery_is_found(acts: tuple[Act, ...], cause: s
     assert (found.sentence, found.numbers) == (cause, [0])
 
 
-def test_a_refused_call_is_no_delivery() -> None:
+def test_a_refused_call_and_one_to_another_path_are_no_second_delivery() -> None:
+    assert judged(FOUND, TAKEN, ACK).twice == []
     assert judged(REFUSED, settle("reject", RETRYING), TAKEN, ACK).twice == []
 
 
