@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import click
 
 from flow.broker.url import BrokerUrl, variable
+from flow.errors import ConfigError
+from flow.records.url import FORM, VARIABLE, DatabaseUrl
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +24,29 @@ def amqp_url(command: F) -> F:
         help="The broker: amqps://USER:PASSWORD@HOST/VHOST. Defaults to FLOW_AMQP_URL, AMQP_URL or PROCA_URL "
         "(or one of them with _FILE), which keep the password out of the list of processes.",
     )(command)
+
+
+def database_url(command: F) -> F:
+    """Add `--database-url`; the command gets a `DatabaseUrl` as *database_url*."""
+    return click.option(
+        "--database-url",
+        "database_url",
+        metavar="URL",
+        callback=_database_url,
+        allow_from_autoenv=False,
+        help="The records: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE. Defaults to "
+        "FLOW_DATABASE_URL or FLOW_DATABASE_URL_FILE, which keep the password out of the list of processes.",
+    )(command)
+
+
+def _database_url(context: click.Context, _: click.Parameter, value: str | None) -> DatabaseUrl | None:
+    """Leave the check to `DatabaseUrl`: click would quote the value, which may hold a password."""
+    if context.resilient_parsing:
+        return None
+    url = DatabaseUrl.from_environment(os.environ) if value is None else DatabaseUrl.parse(value)
+    if url is None:
+        raise ConfigError(f"No database is named: set {VARIABLE} to {FORM}")
+    return url
 
 
 def _broker_url(context: click.Context, _: click.Parameter, value: str | None) -> BrokerUrl | None:
