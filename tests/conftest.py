@@ -27,12 +27,12 @@ SLOW = (
     "test_supervisor.py",
     "test_typing.py",
 )
-"""What --quick leaves out beside what needs RabbitMQ: it starts processes, or takes its time."""
+"""What --quick leaves out beside what needs a server: it starts processes, or takes its time."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --quick."""
-    parser.addoption("--quick", action="store_true", help="only tests that need neither RabbitMQ nor time")
+    parser.addoption("--quick", action="store_true", help="only tests that need neither a server nor time")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def is_quick(item: pytest.Item) -> bool:
     """Tell whether *item* is in --quick."""
     fixtures = set(getattr(item, "fixturenames", ()))
-    if fixtures & {"rabbitmq", "conformance"} or item.get_closest_marker("broker"):
+    if fixtures & {"rabbitmq", "conformance", "postgresql"} or item.get_closest_marker("broker"):
         return False
     path = item.path.relative_to(item.config.rootpath / "tests").as_posix()
     return not path.startswith(SLOW)
