@@ -11,6 +11,10 @@ from flow.errors import ConfigError
 COMMANDS = {
     "run": ("flow.cli.run:run", "Consume a queue with a pipeline until stopped."),
     "check": ("flow.cli.check:check", "Tell what is wrong before anything is consumed."),
+    "verify": (
+        "flow.cli.verify:verify",
+        "Run a pipeline under faults, and see whether it keeps its messages.",
+    ),
     "demo": ("flow.cli.demo:demo", "Show the whole way of a message on a private broker."),
     "dev": ("flow.cli.dev:dev", "Run a broker in memory for development."),
     "setup": ("flow.cli.setup:setup", "Declare exchanges, the retry loop, the park and queues."),
