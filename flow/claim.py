@@ -25,11 +25,11 @@ class Claim:
     """
 
     key: Callable[[Message[Any]], str]
-    """Returns what must happen once, like the id of the action; at most 255 characters. It is asked before the
-    delivering callback, when `body` is what that gets."""
+    """Returns what must happen once, like the id of the action; at most 255 characters. It is asked before
+    the delivering callback, when `body` is what that gets."""
     unknown: Unknown
-    """What becomes of a message when it is not known whether its effect happened, because a worker died in the
-    middle of it: "park" it, or do it "again"."""
+    """What becomes of a message when it is not known whether its effect happened, because a worker died in
+    the middle of it: "park" it, or do it "again"."""
 
     def __post_init__(self) -> None:
         if not callable(self.key):
@@ -47,7 +47,9 @@ class Claim:
         if not isinstance(key, str):
             raise ConfigError(f"Claim.key must return a str, got {type(key).__name__}")
         if not 1 <= len(key) <= LONGEST_KEY or "\0" in key:
-            raise ConfigError(f"Claim.key must return 1 to {LONGEST_KEY} characters without NUL, got {len(key)}")
+            raise ConfigError(
+                f"Claim.key must return 1 to {LONGEST_KEY} characters without NUL, got {len(key)}"
+            )
         return key
 
 

@@ -53,14 +53,15 @@ class Ledger(Protocol):
     """
 
     async def write(self, rows: Sequence[Row]) -> Sequence[int | None]:
-        """Write *rows* and end their claims, all durably; return the id of each, None for one that is refused.
+        """Write *rows* and end their claims, durably; return the id of each, None for one that is refused.
 
         Raises:
-            LedgerError: nothing can be written now; some of it may have been.
+            LedgerError: nothing can be written now; all of it may have been. Writing the same rows again is
+                no harm.
         """
 
-    async def unsettled(self, pipeline: str, identities: Sequence[bytes]) -> Sequence[Found]:
-        """Return the unsettled rows of *pipeline* about *identities*, the oldest first.
+    async def unsettled(self, pipeline: str, queue: str, identities: Sequence[bytes]) -> Sequence[Found]:
+        """Return the unsettled rows of *pipeline* about *identities* from *queue*, the oldest first.
 
         Raises:
             LedgerError: nothing can be read now.
@@ -71,6 +72,13 @@ class Ledger(Protocol):
 
         Raises:
             LedgerError: nothing can be written now.
+        """
+
+    async def ready(self) -> None:
+        """See that it can be written.
+
+        Raises:
+            LedgerError: not now.
         """
 
 
@@ -94,7 +102,7 @@ def digest(identity: Hashable) -> bytes:
 
 
 def clean(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
-    """Return *text* as every database takes it: without NUL and lone surrogates, at most *longest* characters."""
+    """Return *text* as every database takes it: no NUL, no lone surrogates, at most *longest* characters."""
     if text is None:
         return None
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:longest]
