@@ -88,18 +88,17 @@ class FaultyLedger(MemoryLedger):
         self.recorded: Counter[tuple[int, Outcome]] = Counter()  # by number
         self._written: dict[tuple[bytes, datetime], int | None] = {}
 
-    async def _answer(self, doing: Coroutine[Any, Any, T]) -> T:
+    async def _answer(self, ask: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         await anyio.sleep(self.takes)
         if self.fails == "before" or self.closed:
-            doing.close()
             raise LedgerError("the ledger is away")
-        result = await doing
+        result = await ask(*args)
         if self.fails == "after":
             raise LedgerError("the ledger went away")
         return result
 
     async def write(self, rows: Sequence[Row]) -> Sequence[int | None]:
-        return await self._answer(self._write(rows))
+        return await self._answer(self._write, rows)
 
     async def _write(self, rows: Sequence[Row]) -> Sequence[int | None]:
         new = [row for row in rows if (row.identity, row.at) not in self._written]
@@ -110,25 +109,25 @@ class FaultyLedger(MemoryLedger):
         return [self._written[row.identity, row.at] for row in rows]
 
     async def unsettled(self, *args: Any) -> Sequence[Found]:
-        return await self._answer(super().unsettled(*args))
+        return await self._answer(super().unsettled, *args)
 
     async def settle(self, ids: Sequence[int]) -> None:
-        await self._answer(super().settle(ids))
+        await self._answer(super().settle, ids)
 
     async def ready(self) -> None:
-        await self._answer(super().ready())
+        await self._answer(super().ready)
 
     async def take(self, *args: Any) -> Any:
-        return await self._answer(super().take(*args))
+        return await self._answer(super().take, *args)
 
     async def begin(self, *args: Any) -> bool:
-        return await self._answer(super().begin(*args))
+        return await self._answer(super().begin, *args)
 
     async def free(self, *args: Any) -> None:
-        await self._answer(super().free(*args))
+        await self._answer(super().free, *args)
 
     async def doubt(self, *args: Any) -> None:
-        await self._answer(super().doubt(*args))
+        await self._answer(super().doubt, *args)
 
 
 class Session(MemoryOrigin):
@@ -267,7 +266,9 @@ class World:
         assert account.delivered + account.skipped + account.parked == self.verbs["ack"]
         open_here = 0 if self.session is None else len(self.session.made) - len(self.session.settled)
         assert account.open == open_here, (account, open_here)
-        waiting = sum(count for stage, count in self.engine.buffered().items() if stage not in ("parker", "ledger"))
+        waiting = sum(
+            count for stage, count in self.engine.buffered().items() if stage not in ("parker", "ledger")
+        )
         assert waiting <= open_here, self.engine.buffered()  # what is parked or written outlives its session
         self.check_fates()
 
