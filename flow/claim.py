@@ -89,8 +89,13 @@ class Claims(Protocol):
         *unknown* "again".
         """
 
-    async def begin(self, pipeline: str, key: str, holder: str, seconds: float) -> bool:
-        """Note that the effect is under way, for *seconds* at most; False: *holder* has lost the claim."""
+    async def begin(
+        self, pipeline: str, key: str, holder: str, seconds: float, done: Sequence[str] = ()
+    ) -> bool:
+        """Note that the effect is under way, for *seconds* at most, and that those of *done* have happened.
+
+        False: *holder* has lost the claim.
+        """
 
     async def free(self, pipeline: str, keys: Sequence[str], holder: str) -> None:
         """Let go of *keys*: their effects have not happened."""

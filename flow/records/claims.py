@@ -41,8 +41,10 @@ class SqlClaims:
                     standings |= await self._take(connection, pipeline, some, holder, seconds, unknown)
         return standings
 
-    async def begin(self, pipeline: str, key: str, holder: str, seconds: float) -> bool:
-        """Note that the effect is under way; False: *holder* has lost the claim.
+    async def begin(
+        self, pipeline: str, key: str, holder: str, seconds: float, done: Sequence[str] = ()
+    ) -> bool:
+        """Note that the effect is under way, and that those of *done* happened; False: *holder* has lost it.
 
         Raises:
             LedgerError: the database cannot be had now.
@@ -51,6 +53,8 @@ class SqlClaims:
         statement = update(claims).where(ours).values(state=SENDING, until=self._moment(seconds))
         with refused():
             async with self._database.begin(patience=PATIENCE) as connection:
+                for some in parts(sorted(done)):
+                    await connection.execute(update(claims).where(of(pipeline, some)).values(state=DONE))
                 result = await connection.execute(statement)
         return bool(result.rowcount == 1)
 

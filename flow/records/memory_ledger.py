@@ -71,8 +71,12 @@ class MemoryLedger:
         self._forget()
         return {key: self._taken((pipeline, key), holder, seconds, unknown) for key in keys}
 
-    async def begin(self, pipeline: str, key: str, holder: str, seconds: float) -> bool:
-        """Note that the effect is under way, if *holder* has the claim."""
+    async def begin(
+        self, pipeline: str, key: str, holder: str, seconds: float, done: Sequence[str] = ()
+    ) -> bool:
+        """Note that the effect is under way, if *holder* has the claim, and that those of *done* happened."""
+        for one in done:
+            self._claims[pipeline, one] = Claimed("done", "", self._now())
         claimed = self._claims.get((pipeline, key))
         if claimed is None or (claimed.state, claimed.holder) != ("claimed", holder):
             return False
