@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 
 from flow import Batch, Batching, Claim, Message, Secret
 from flow.ledger import Row
@@ -72,4 +73,4 @@ class Mailed(Telling):
         for message in batch:
             async with batch.sending(message):
                 await self.tell([message])
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()

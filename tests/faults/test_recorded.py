@@ -4,6 +4,7 @@ import signal
 from collections import Counter
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from tests.faults.world import World
@@ -85,4 +86,4 @@ async def prepare(url: str) -> None:
     from flow.records.database import Database
 
     async with Database.opened(url):
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
