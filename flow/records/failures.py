@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from flow.errors import DatabaseDown, DatabaseError, RowRefused
 
 READ_ONLY = "25006"  # the SQLSTATE of a server that has become a standby
+WRONG_STATEMENT = "SQLITE_ERROR"  # SQLite's driver calls it an OperationalError, like a disk that is full
 CONNECTION_ENDED = ("08", "57P")  # SQLSTATEs of a connection that is lost, and of a server that stops
 
 # What does not mend itself, by SQLSTATE, by SQLite's error code, or by the words of a server that refuses a
@@ -73,7 +74,10 @@ def translation(error: Exception, place: str) -> DatabaseError:
     if missing_table(error.orig):
         return DatabaseError(f"{place} has not the tables of this version of flow: run flow records migrate")
     lost = error.connection_invalidated or code == READ_ONLY or code.startswith(CONNECTION_ENDED)
-    if lost or isinstance(error, OperationalError | InterfaceError):
+    unlucky = isinstance(error, OperationalError | InterfaceError) and code != WRONG_STATEMENT
+    if unlucky and not code:
+        return DatabaseDown(f"{place} cannot be reached: see that the server runs, and check host and port")
+    if lost or unlucky:
         return DatabaseDown(f"{place} is not to be had now ({why})")
     return DatabaseError(f"{place} refused a statement ({why})")
 

@@ -6,13 +6,13 @@ import anyio
 import pytest
 
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import FAIL_EXCHANGE, RETRY_EXCHANGE, RETRY_QUEUE
 from tests.broker.queues import eventually
 from tests.faults.conftest import private_node
 from tests.faults.ledger import QUEUE, channel
 from tests.faults.world import World
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = pytest.mark.anyio
 
@@ -84,3 +84,29 @@ async def test_parts_of_the_retry_loop_are_missing(world: World) -> None:
 
     await world.check(complaints="Cannot forward")
     assert set(world.ledger.parked) == {first, second}
+
+
+@pytest.mark.timeout(180)
+async def test_the_retry_queue_is_full(world: World) -> None:
+    """F38: the broker keeps what it cannot pass on, and goes on with it as the queue empties."""
+    limit = [f"^{RETRY_QUEUE}$", '{"max-length": 1}', "--apply-to", "queues"]
+    await world.rabbitmq.ctl("set_policy", "-p", world.vhost, "limit", *limit)
+    ids = await world.ledger.publish(40)
+    world.sink.faults.busy = dict.fromkeys(ids[::2], 1_000_000)
+    counts = ["name", "messages", "messages_ready", "messages_unacknowledged"]
+
+    async def kept() -> bool:
+        rows = await world.rabbitmq.ctl("list_queues", "-p", world.vhost, "--no-table-headers", *counts)
+        [row] = [row.split() for row in rows.splitlines() if row.startswith(QUEUE)]
+        every, ready, unacknowledged = map(int, row[1:])
+        return every - ready - unacknowledged > 0  # rejected, and not in the retry queue
+
+    running = await world.run("Persistent")
+    await world.told(set(ids[1::2]))
+    await eventually(kept)
+    world.sink.faults.busy = {}
+    await world.ends()
+    await world.stop(running)
+
+    await world.check(again=0)
+    assert not world.ledger.parked

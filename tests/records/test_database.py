@@ -148,6 +148,32 @@ async def test_a_transaction_that_takes_too_long_ends(database_url: str) -> None
             assert (await connection.scalars(select(organisations.c.name))).all() == []
 
 
+CANCELLED = """
+import sys, anyio
+from sqlalchemy import text
+from flow.records.database import Database
+
+LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+async def main():
+    async with Database.opened(sys.argv[1]) as database:
+        with anyio.move_on_after(0.3):
+            async with database.begin() as connection:
+                await connection.execute(text(LONG))
+        async with database.begin() as connection:
+            print(await connection.scalar(text("SELECT 7")))
+
+anyio.run(main)
+"""
+
+
+async def test_a_statement_that_is_cancelled_keeps_no_process_from_ending(database_url: str) -> None:
+    with anyio.fail_after(30):
+        done = await anyio.run_process([sys.executable, "-c", CANCELLED, database_url])
+
+    assert done.stdout == b"7\n"
+
+
 async def test_a_lock_that_is_not_given_back_is_a_database_that_is_down(tmp_path: Path) -> None:
     path = tmp_path / "records.db"
     async with Database.opened(f"sqlite:///{path}", patience=3.0) as database:
@@ -202,7 +228,7 @@ async def test_a_passing_database_is_gone_at_the_end() -> None:
 async def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     async with Database.opened(f"sqlite:///{tmp_path / 'records.db'}") as database:
         assert await count(database) == 0
-        modes = [stat.S_IMODE(Path(entry).stat().st_mode) for entry in os.scandir(tmp_path)]
+        modes = [stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(tmp_path)]
 
     assert modes == [0o600] * 3  # the file, and the two of its log
 
@@ -251,7 +277,7 @@ def test_the_url_may_come_from_a_file(tmp_path: Path) -> None:
 REFUSED = {
     "postgresql://postgres@127.0.0.1:{port}/nowhere": "does not exist: create it first",
     "postgresql://nobody:hunter2@127.0.0.1:{port}/postgres": "refuses the login",
-    "postgresql://postgres:hunter2@127.0.0.1:1/postgres": "is not to be had now",
+    "postgresql://postgres:hunter2@127.0.0.1:1/postgres": "cannot be reached: see that the server runs",
     "postgresql://postgres:hunter2@127.0.0.1:{port}/postgres?sslmode=require": "speaks no TLS",
     "postgresql://postgres:hunter2@127.0.0.1:{port}/postgres?foo=hunter2": "libpq does not know",
     "postgresql://postgres@flow.invalid/postgres": "cannot be found",

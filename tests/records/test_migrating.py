@@ -1,5 +1,6 @@
 """The migrations lead to the tables that the program uses, from wherever a database is, with its rows."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -18,20 +19,27 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database without tables."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'empty.db'}"
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
     node: PostgreSQLNode = request.getfixturevalue("postgresql")
     name = node.add_database()
-    request.addfinalizer(lambda: node.drop_database(name))
-    return node.url(name)
+    yield node.url(name)
+    node.drop_database(name)
 
 
 def differences(connection: Connection) -> list[object]:
-    options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
+    options = {"compare_type": True, "compare_server_default": both_empty, "version_table": VERSION_TABLE}
     context = MigrationContext.configure(connection, opts=options)
     return list(compare_metadata(context, metadata))
+
+
+def both_empty(*defaults: object) -> bool | None:
+    """Say that two empty texts are equal, which alembic does not see; leave the rest to it."""
+    *_, inspected, _, rendered = defaults
+    return False if (inspected, rendered) == ("('')", "") else None
 
 
 async def test_the_migrations_lead_to_the_tables_of_the_program(empty_url: str) -> None:
@@ -70,7 +78,7 @@ async def test_a_migration_that_fails_changes_nothing(empty_url: str) -> None:
         await connection.run_sync(upgrade, "0001")
         await connection.execute(text("CREATE TABLE claims (id INTEGER)"))
 
-    with pytest.raises(ConfigError, match="refused a statement|is not to be had"):
+    with pytest.raises(ConfigError, match="refused a statement"):
         await database.migrate()
 
     with pytest.raises(ConfigError, match=r"older flow \(0001\)"):
