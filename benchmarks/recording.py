@@ -61,6 +61,11 @@ async def main(options: argparse.Namespace) -> None:
                 for name in random.sample(list(ways), len(ways)):
                     found[name].append(await run(*ways[name], queue, options))
             await queue.delete()
+    table(found)
+
+
+def table(found: dict[str, list[tuple[float, float]]]) -> None:
+    """Print the medians."""
     print(f"{'full actions':16}{'messages/s':>14}{'min – max':>20}{'CPU µs/message':>18}")
     for name, figures in found.items():
         rates = [rate for rate, _ in figures]

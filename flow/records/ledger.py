@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, text, update
 
 from flow.errors import DatabaseError, LedgerError, RowRefused
 from flow.ledger import Found, Row, digest
@@ -21,6 +21,25 @@ KEPT = timedelta(
     days=30
 )  # an unsettled row answers, and a start counts; by then a message has come to its end
 MANY = 500  # values in one condition
+COLUMNS = {
+    "pipeline": "text",
+    "queue": "text",
+    "identity": "bytea",
+    "record_id": "text",
+    "attempt": "int",
+    "outcome": "text",
+    "reason": "text",
+    "after": "int",
+    "target_id": "text",
+    "at": "timestamptz",
+    "unsettled": "bool",
+}
+"""The columns that a row has values for, with their types in PostgreSQL."""
+BY_COLUMNS = text(
+    f"INSERT INTO ledger ({', '.join(COLUMNS)}) SELECT {', '.join(COLUMNS)} FROM unnest("
+    f"{', '.join(f'CAST(:{name} AS {kind}[])' for name, kind in COLUMNS.items())}"
+    f") WITH ORDINALITY AS rows ({', '.join(COLUMNS)}, place) ORDER BY place RETURNING id"
+)
 
 
 class SqlLedger:
@@ -96,8 +115,8 @@ class SqlLedger:
                 written = await there(connection, rows) if doubtful else {}
                 new = [row for row in rows if (row.identity, row.at) not in written]
                 if new:
-                    statement = insert(ledger).returning(ledger.c.id, sort_by_parameter_order=True)
-                    ids = await connection.scalars(statement, [values(row) for row in new])
+                    insertion = by_number if self._database.is_sqlite else by_columns
+                    ids = await insertion(connection, new)
                     written |= {(row.identity, row.at): number for row, number in zip(new, ids, strict=True)}
                 await done(connection, rows)
         self._doubtful = False
@@ -159,6 +178,24 @@ def values(row: Row) -> dict[str, Any]:
         "at": row.at,
         "unsettled": row.unsettled,
     }
+
+
+async def by_number(connection: "AsyncConnection", rows: Sequence[Row]) -> Sequence[int]:
+    """Insert *rows* under numbers of ours, as nobody else writes meanwhile; return the numbers."""
+    last = await connection.scalar(select(func.max(ledger.c.id))) or 0
+    numbers = range(last + 1, last + 1 + len(rows))
+    numbered = [{**values(row), "id": number} for number, row in zip(numbers, rows, strict=True)]
+    await connection.execute(insert(ledger), numbered)
+    return numbers
+
+
+async def by_columns(connection: "AsyncConnection", rows: Sequence[Row]) -> Sequence[int]:
+    """Insert *rows* as one array for each column, which is many times faster than a value for each field.
+
+    Returns their ids, which come in the order of the rows.
+    """
+    columns = {name: [one[name] for one in map(values, rows)] for name in COLUMNS}
+    return (await connection.scalars(BY_COLUMNS, columns)).all()
 
 
 async def there(connection: "AsyncConnection", rows: Sequence[Row]) -> dict[tuple[bytes, datetime], int]:
