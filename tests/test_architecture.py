@@ -28,6 +28,7 @@ FLOORS = [
         "crypto",
         "links",
         "ledger",
+        "claim",
         "transitions",
     },
     {"pipeline", "declaration", "sizing", "settings", "metrics", "histogram", "report"},
@@ -35,6 +36,8 @@ FLOORS = [
     {"plumbing", "targets", "devbroker", "management"},
     {
         "runner",
+        "confirmation",
+        "deadletters",
         "subscription",
         "service",
         "ops",

@@ -152,6 +152,15 @@ async def test_an_answer_that_cannot_be_read_is_retried(crm: CrmServer, desk: De
     assert [told(one) for one in verdicts] == [("Retry", "the answer of the CRM cannot be read")] * 2
 
 
+@pytest.mark.parametrize(("told_id", "kept"), [('"c-47"', "c-47"), ("4711", "4711"), ("null", None)])
+async def test_the_id_of_the_crm_is_kept(crm: CrmServer, desk: Desk, told_id: str, kept: str | None) -> None:
+    crm.faults = Faults(answer=f'[{{"id": "action-7", "status": "ok", "contactId": {told_id}}}]')
+
+    [verdict] = await desk.deliver(signature(7))
+
+    assert (verdict, desk.origin.made[-1].target_id) == (None, kept)
+
+
 async def test_a_reset_after_the_crm_accepted_is_retried(crm: CrmServer, desk: Desk) -> None:
     await desk.deliver(signature(1))
     crm.faults = Faults(reset=1)
