@@ -18,7 +18,8 @@ from flow.targets.smtp_replies import Meaning, Reply, Stage, meaning
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from aiosmtplib import SMTP
+    from aiosmtplib import SMTP, SMTPResponse
+    from aiosmtplib.protocol import SMTPProtocol
 
 Security = Literal["starttls", "tls", "none"]
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
@@ -26,7 +27,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PATIENCE = 5  # times the timeout: what a server may take to accept a mail that it has got whole
 FAREWELL = 2.0  # seconds for QUIT
 DOT = re.compile(rb"^\.", re.MULTILINE)
-START = 354  # the server waits for the mail
+LINE_END = re.compile(rb"\r\n|\r|\n")
+START, CLOSING = 354, 421  # the server waits for the mail; it closes the connection
 
 Sending = Callable[[], AbstractAsyncContextManager[object]]
 """Surrounds the moments in which it is not known whether a mail was sent."""
@@ -60,7 +62,7 @@ class MailServer:
         """Check what can be known now.
 
         Raises:
-            ConfigError: a value is wrong, aiosmtplib is not installed, or the password would not be encrypted.
+            ConfigError: a value is wrong, aiosmtplib is not there, or the password would travel in the clear.
         """
         try:
             import aiosmtplib  # noqa: F401
@@ -176,7 +178,7 @@ class SmtpConnection:
         utf8: bool = False,
         sending: Sending = nullcontext,
     ) -> None:
-        """Hand in one mail, *content* with line ends of CRLF; *utf8* when an address is not ASCII.
+        """Hand in one mail, *content* ending with a line end; *utf8* when an address is not ASCII.
 
         Within *sending* the mail is on its way: what ends it there without a reply ends as `Unknown`.
 
@@ -194,8 +196,7 @@ class SmtpConnection:
             raise Retry("the connection to the mail server is gone")
         try:
             await self._envelope(smtp, mail_from, to, utf8)
-            async with sending():
-                await self._content(smtp, content)
+            await self._content(smtp, content, sending)
         except (SMTPException, OSError) as error:
             smtp.close()
             raise Retry(f"the connection to the mail server broke: {why(error)}") from None
@@ -203,41 +204,47 @@ class SmtpConnection:
             if not isinstance(verdict, Unknown):
                 await self._reset(smtp)
             raise
+        except BaseException:
+            smtp.close()  # nobody knows what the server waits for now
+            raise
         self.sent += 1
 
     async def _envelope(self, smtp: "SMTP", mail_from: str, to: str, utf8: bool) -> None:
         if utf8 and not smtp.supports_extension("smtputf8"):
             raise Reject("the address is not ASCII, and the mail server does not offer SMTPUTF8")
-        options = [b"SMTPUTF8"] if utf8 else []
-        encoding = "utf-8" if utf8 else "ascii"
-        for stage, *words in (
-            (Stage.SENDER, b"MAIL", f"FROM:<{mail_from}>".encode(encoding), *options),
-            (Stage.RECIPIENT, b"RCPT", f"TO:<{to}>".encode(encoding)),
-        ):
-            response = await smtp.execute_command(*words)
-            if not 200 <= response.code <= 299:
-                refuse(stage, Reply.of(response.code, response.message))
+        encoding, options = ("utf-8", [b"SMTPUTF8"]) if utf8 else ("ascii", [])
+        response = await smtp.execute_command(b"MAIL", f"FROM:<{mail_from}>".encode(encoding), *options)
+        if not 200 <= response.code <= 299:
+            refuse(Stage.SENDER, Reply.of(response.code, response.message))
+        response = await smtp.execute_command(b"RCPT", f"TO:<{to}>".encode(encoding))
+        if not 200 <= response.code <= 299:
+            refuse(Stage.RECIPIENT, Reply.of(response.code, response.message))
 
-    async def _content(self, smtp: "SMTP", content: bytes) -> None:
+    async def _content(self, smtp: "SMTP", content: bytes, sending: Sending) -> None:
         """Send the mail itself: its two halves apart, for only the second one can end without being known."""
+        response = await smtp.execute_command(b"DATA")
+        protocol = smtp.protocol
+        if response.code != START or protocol is None:
+            refuse(Stage.CONTENT, Reply.of(response.code, response.message))
+        async with sending():
+            response = await self._answer(smtp, protocol, content)
+            if not 200 <= response.code <= 299:
+                refuse(Stage.CONTENT, Reply.of(response.code, response.message))
+
+    async def _answer(self, smtp: "SMTP", protocol: "SMTPProtocol", content: bytes) -> "SMTPResponse":
         from aiosmtplib import SMTPException
 
-        response = await smtp.execute_command(b"DATA")
-        if response.code != START:
-            refuse(Stage.CONTENT, Reply.of(response.code, response.message))
-        protocol = smtp.protocol
-        if protocol is None:
-            raise Retry("the connection to the mail server is gone")
+        # A lone CR or LF could end the mail for one server and not for the next one.
+        whole = DOT.sub(b"..", LINE_END.sub(b"\r\n", content)) + b".\r\n"
         try:
-            protocol.write(DOT.sub(b"..", content) + b".\r\n")
+            protocol.write(whole)
             response = await protocol.read_response(timeout=self.server.timeout * PATIENCE)
         except (SMTPException, OSError) as error:
             smtp.close()
             raise Unknown(f"it is not known whether the mail was sent: {why(error)}") from None
-        if not 200 <= response.code <= 299:
-            if response.code == 421:
-                smtp.close()
-            refuse(Stage.CONTENT, Reply.of(response.code, response.message))
+        if response.code == CLOSING:
+            smtp.close()
+        return response
 
     async def _reset(self, smtp: "SMTP") -> None:
         """Forget the mail that was refused; a server that does not even do that is left."""
