@@ -59,3 +59,15 @@ class DecodeError(FlowError):
 
 class LedgerError(FlowError):
     """The ledger could not be read or written."""
+
+
+class DatabaseError(FlowError):
+    """The database of the records refused or failed; the text quotes no value."""
+
+
+class DatabaseDown(DatabaseError):
+    """The database cannot be reached, or did not answer in time: the same may succeed later."""
+
+
+class RowRefused(DatabaseError):
+    """The database never takes such a row: it breaks a constraint, or holds what cannot be stored."""

@@ -2,8 +2,9 @@
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
 from flow.errors import ConfigError
@@ -16,6 +17,19 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(names)}"
+
+
+def variable(environment: Mapping[str, str], name: str) -> str:
+    """Return an environment variable, or the text of the file that NAME_FILE names; empty: not set."""
+    value, path = environment.get(name, ""), environment.get(f"{name}_FILE", "")
+    if value and path:
+        raise ConfigError(f"{name} and {name}_FILE are both set: set one of them")
+    if not path:
+        return value
+    try:
+        return Path(path).read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}_FILE must name a readable text file, got {path}") from error
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

@@ -1,8 +1,9 @@
-"""Fixtures for all tests: the loop, and a RabbitMQ node that is started once for the whole run."""
+"""Fixtures for all tests: the loop, and the servers that are started once for the whole run."""
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -11,6 +12,8 @@ import trustme
 from flow.broker.url import BrokerUrl
 from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.demo.rabbitmq_node import Certificate, RabbitMQNode
+from flow.records.database import Database
+from tests.nodes.postgresql_node import TEMPLATE, PostgreSQLNode
 
 
 @pytest.fixture
@@ -70,3 +73,48 @@ def vhost(rabbitmq: RabbitMQControl) -> Iterator[str]:
 def amqp_url(rabbitmq: RabbitMQControl, vhost: str) -> str:
     """The URL of the virtual host of this test."""
     return rabbitmq.url(vhost)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQLNode]:
+    """The PostgreSQL server of this run, private, with a template that has the tables of the records."""
+    node = PostgreSQLNode()
+    try:
+        node.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+        anyio.run(migrate, node.url(TEMPLATE))
+        yield node
+    finally:
+        node.discard()
+
+
+async def migrate(url: str) -> None:
+    """Give the database of *url* the tables of the records."""
+    database = Database(url)
+    try:
+        await database.migrate()
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQLNode) -> Iterator[str]:
+    """A PostgreSQL database for one test, with the tables of the records."""
+    name = postgresql.add_database(TEMPLATE)
+    yield postgresql.url(name)
+    postgresql.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database for one test, with the tables of the records: the test runs once on each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.db'}"
+    url: str = request.getfixturevalue("postgresql_url")
+    return url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The database of `database_url`, open."""
+    async with Database.opened(database_url) as database:
+        yield database

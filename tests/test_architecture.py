@@ -54,6 +54,7 @@ OUTSIDE = {
     "pamqp": {"broker", "devbroker"},
     "prometheus_client": {"metrics"},
     "sqlalchemy": {"records"},
+    "alembic": {"records"},
 }
 PUBLIC_FOR_PIPELINES = {"flow", "flow.schema", "flow.crypto", "flow.targets", "flow.records"}
 FILES = sorted((ROOT / "flow").rglob("*.py"))

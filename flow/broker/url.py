@@ -13,6 +13,7 @@ from yarl import URL
 
 from flow.errors import CertificateRejected, ConfigError
 from flow.options import suggestion
+from flow.options import variable as variable
 
 FORM = "amqps://USER:PASSWORD@HOST/VHOST"
 PORTS = {"amqp": 5672, "amqps": 5671}
@@ -237,19 +238,6 @@ def files(parts: SplitResult) -> dict[str, Path]:
     if "keyfile" in found and "certfile" not in found:
         raise ConfigError("keyfile of the broker URL needs certfile as well")
     return found
-
-
-def variable(environment: Mapping[str, str], name: str) -> str:
-    """Return an environment variable, or the text of the file that NAME_FILE names; empty: not set."""
-    value, path = environment.get(name, ""), environment.get(f"{name}_FILE", "")
-    if value and path:
-        raise ConfigError(f"{name} and {name}_FILE are both set: set one of them")
-    if not path:
-        return value
-    try:
-        return Path(path).read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{name}_FILE must name a readable text file, got {path}") from error
 
 
 def is_loopback(host: str) -> bool:

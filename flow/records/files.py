@@ -46,3 +46,15 @@ def usable_folder(path: Path, name: str) -> Path:
     except OSError as error:
         raise ConfigError(f"{name} {path} cannot be written: {error.strerror}") from error
     return path
+
+
+def private_file(path: Path, name: str) -> None:
+    """Make an empty file at *path*, for its owner's eyes only, if there is none.
+
+    Raises:
+        ConfigError: it cannot be made; the sentence calls the file by *name*.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise ConfigError(f"{name} {path} cannot be opened: {error.strerror}") from error

@@ -1,11 +1,14 @@
 """The tables of the records: what a signature is, and what became of it. Moments are UTC."""
 
+from datetime import UTC, datetime
+
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
     DateTime,
+    Dialect,
     ForeignKey,
     Index,
     Integer,
@@ -14,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     false,
     func,
@@ -33,7 +37,28 @@ metadata = MetaData(
 Id = BigInteger().with_variant(
     Integer(), "sqlite"
 )  # SQLite numbers rows by itself only when they are INTEGER
-Moment = DateTime(timezone=True)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware moment, stored and read as UTC: SQLite itself keeps no offset and would forget it."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn an aware moment into UTC; a naive one is UTC."""
+        return None if value is None else utc(value)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return it aware."""
+        return None if value is None else utc(value)
+
+
+def utc(moment: datetime) -> datetime:
+    """Return *moment* in UTC; a naive one is taken as UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
 NAME = String(255)
 
 organisations = Table(
@@ -127,7 +152,7 @@ actions = Table(
     Column("processing_status", String(16), nullable=False, server_default="new"),
     Column("testing", Boolean, nullable=False, server_default=false()),
     Column("custom_fields", JSON, nullable=False),
-    Column("tracking", JSON),
+    Column("tracking", JSON(none_as_null=True)),
     # What a caller named it: the same action submitted twice is one.
     Column("submission", NAME, unique=True),
     Column("created_at", Moment, nullable=False, server_default=func.now()),

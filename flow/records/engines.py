@@ -1,0 +1,87 @@
+"""The connections to each kind of database, with a limit to every wait."""
+
+from pathlib import Path
+from typing import Any
+
+import aiosqlite  # noqa: F401  (the drivers are looked for here, where their absence is told)
+import psycopg  # noqa: F401
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from flow.errors import ConfigError
+from flow.records.url import DatabaseUrl
+
+CONNECTIONS = 5  # of one process; as many more while there is much to do
+RECYCLE = 1800  # seconds after which a connection to a server is replaced: firewalls forget idle ones
+SETTINGS = (
+    "PRAGMA journal_mode = WAL",  # readers and the one writer do not wait for each other
+    "PRAGMA synchronous = FULL",  # what is committed survives a loss of power
+    "PRAGMA foreign_keys = ON",
+)
+
+
+def sqlite(path: Path, *, patience: float) -> AsyncEngine:
+    """Return connections to the SQLite file *path*; *patience*: seconds for a lock.
+
+    Transactions begin with BEGIN IMMEDIATE unless the execution option `flow_begin` says otherwise: two
+    transactions that read first and write then would end one another.
+    """
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{path}",
+        hide_parameters=True,
+        pool_size=CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=patience,
+        # Without an isolation level the driver begins nothing by itself.
+        connect_args={"timeout": patience, "isolation_level": None},
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        for setting in SETTINGS:
+            cursor.execute(setting)
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("flow_begin", "BEGIN IMMEDIATE"))
+
+    return engine
+
+
+def postgresql(url: DatabaseUrl, *, connect: float, patience: float) -> AsyncEngine:
+    """Return connections to a PostgreSQL server: *connect* seconds to connect, *patience* for a statement.
+
+    Raises:
+        ConfigError: the URL cannot be read by the driver.
+    """
+    milliseconds = int(patience * 1000)
+    arguments = {
+        "connect_timeout": int(connect),
+        "application_name": "flow",
+        "keepalives_idle": 30,
+        "tcp_user_timeout": milliseconds,
+        "options": (
+            f"-c timezone=UTC -c statement_timeout={milliseconds} -c lock_timeout={milliseconds} "
+            f"-c idle_in_transaction_session_timeout={2 * milliseconds}"
+        ),
+    }
+    try:
+        parsed = make_url(url.text).set(drivername="postgresql+psycopg")
+    except (ValueError, TypeError):  # SQLAlchemy's ArgumentError is neither: it is for URLs without a scheme
+        raise ConfigError("The database URL cannot be read: check host, port and parameters") from None
+    options = parsed.query.get("options")
+    if isinstance(options, str):  # such as a search_path of its own
+        arguments["options"] = f"{arguments['options']} {options}"
+        parsed = parsed.difference_update_query(["options"])
+    return create_async_engine(
+        parsed,
+        hide_parameters=True,
+        pool_size=CONNECTIONS,
+        max_overflow=CONNECTIONS,
+        pool_timeout=patience,
+        pool_pre_ping=True,
+        pool_recycle=RECYCLE,
+        connect_args={name: value for name, value in arguments.items() if name not in parsed.query},
+    )
