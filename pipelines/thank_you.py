@@ -1,0 +1,61 @@
+"""Thanks supporters by mail for what they did, as docs/mail.md says."""
+
+import os
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+
+from flow import Batch, Batching, Message, Pipeline, RateLimit, Retries, Skip
+from flow.records.mailing import Recipient, Recipients, reachable
+from flow.schema import ActionMessage, IdsMessage
+from flow.targets.letters import Letter
+from flow.targets.links import UnsubscribeLinks
+from flow.targets.mail import MailSettings, MailTarget, deciding
+
+
+class ThankYouSettings(MailSettings):
+    """What mails need, and how people end them: MAIL_HOST, MAIL_SENDER, MAIL_UNSUBSCRIBE_URL and so on."""
+
+    unsubscribe_url: str | None = None  # may hold {contact_ref}, {action_id} and {org}
+    unsubscribe_address: str | None = None
+
+
+class ThankYou(Pipeline[IdsMessage | ActionMessage]):
+    """Mail each supporter who consented the template of the action page."""
+
+    queue = "system.email.thankyou"
+    batching = Batching(size=50, timeout=2.0)
+    batch_timeout = 900.0
+    retries = Retries(attempts=12)
+    rate_limit = RateLimit(messages=20, per=1.0, key=lambda message: message.body.org_id)
+    settings: ThankYouSettings
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        self.links = UnsubscribeLinks(self.settings.unsubscribe_url, self.settings.unsubscribe_address)
+        self.mail = MailTarget(self.settings)
+        async with Recipients.opened(os.environ) as self.recipients:
+            yield
+
+    def batch_key(self, message: Message[IdsMessage | ActionMessage]) -> Hashable:
+        return message.body.action_page_id, message.body.org_id
+
+    async def handle_batch(self, batch: Batch[IdsMessage | ActionMessage]) -> None:
+        found = await self.recipients.find(batch.bodies)
+        async with self.mail.session() as session:
+            for message in batch:
+                with deciding(batch, message):
+                    to = found.get(message.body.action_id)
+                    if to is None:
+                        raise self.recipients.missing()
+                    await session.send(self.letter(reachable(to)))
+
+    def letter(self, to: Recipient) -> Letter:
+        """Write the letter, or raise why there is none."""
+        if not to.with_consent:
+            raise Skip("there is no consent")
+        if to.email_status == "unsub":
+            raise Skip("they want no mail")
+        template = to.duplicate_template if to.dupe_rank else to.thank_you_template
+        if template is None:
+            raise Skip("the action page has no template for it")
+        return self.mail.letter(template, to, self.links.variables(to), self.links.headers(to))
