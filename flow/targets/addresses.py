@@ -12,6 +12,7 @@ LONGEST_NAME = 100  # characters of a person's name; more is no name
 ATOM = r"[^\s\x00-\x20\x7f()<>\[\]:;@\\,.\"]+"
 LOCAL = re.compile(rf"{ATOM}(\.{ATOM})*")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+JOINERS = "\u200c\u200d"  # how some scripts join letters; anything else that is not printed is no text
 LINK = re.compile(r"://|www\.|[/@<>]", re.IGNORECASE)
 
 
@@ -84,9 +85,9 @@ def printable(text: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """Return *text* as one line: white space of any kind becomes one blank, control characters go."""
-    line = " ".join(text.split())
-    return "".join(letter for letter in line if letter.isprintable())
+    """Return *text* as one line: white space of any kind becomes one blank, what is not printable goes."""
+    kept = (letter for letter in text if letter.isprintable() or letter.isspace() or letter in JOINERS)
+    return " ".join("".join(kept).split())
 
 
 def name_of_person(text: str | None) -> str:
@@ -104,4 +105,4 @@ def sender(text: str) -> tuple[str, Mailbox] | None:
     name, _, rest = text.rpartition("<")
     inner = rest.removesuffix(">") if rest.endswith(">") and "<" in text else text
     found = mailbox(inner)
-    return None if found is None else (one_line(name).strip('"'), found)
+    return None if found is None or set("<>@") & set(name) else (one_line(name).strip('"'), found)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar
 
 from flow.batch import Batch
@@ -13,7 +13,7 @@ from flow.records.mailing import Recipient
 from flow.settings import Secret, Settings
 from flow.targets.addresses import Mailbox, mailbox, name_of_person, sender
 from flow.targets.letters import Letter, Sender, compose, message_id
-from flow.targets.smtp import MailServer, Security, Sending, SmtpConnection
+from flow.targets.smtp import MailServer, OutcomeUnknown, Security, Sending, SmtpConnection
 from flow.targets.templates import Templates
 
 BATCH = 600.0  # seconds for the mails of one batch; what is left then waits for the next attempt
@@ -125,14 +125,14 @@ class MailSession:
         self._sent = 0
         self._away: Retry | None = None
 
-    async def send(self, letter: Letter, sending: Sending = nullcontext) -> None:
+    async def send(self, letter: Letter, sending: Sending | None = None) -> None:
         """Hand in *letter*; *sending* surrounds the moments in which its fate is not known.
 
         Raises:
             Unavailable: the server is away, and no mail of the batch was sent.
             Retry: not now.
             Bounced: there is no such address.
-            Unknown: it was given to the server, whose reply was never heard; never send it again.
+            OutcomeUnknown: it was given to the server, whose reply was never heard; never send it again.
             Reject: the server will not take it.
         """
         if self._away is not None:
@@ -149,7 +149,7 @@ class MailSession:
             raise self._away from None
         self._sent += 1
 
-    async def _send(self, letter: Letter, sending: Sending) -> None:
+    async def _send(self, letter: Letter, sending: Sending | None) -> None:
         connection = self._connection
         if not connection.is_open:
             await connection.open()
@@ -157,12 +157,12 @@ class MailSession:
             await self._hand_in(letter, sending)
         except Retry:
             # Servers close a connection that has brought many mails: that says nothing of this one.
-            if connection.is_open or not connection.sent:
+            if connection.is_open or connection.begun or not connection.sent:
                 raise
             await connection.open()
             await self._hand_in(letter, sending)
 
-    async def _hand_in(self, letter: Letter, sending: Sending) -> None:
+    async def _hand_in(self, letter: Letter, sending: Sending | None) -> None:
         await self._connection.send(
             letter.mail_from, letter.to, letter.content, utf8=letter.utf8, sending=sending
         )
@@ -184,6 +184,8 @@ def deciding(batch: Batch[Any], message: Message[Any]) -> Iterator[None]:
         batch.retry(message, verdict.reason, patience if verdict.after is None else verdict.after)
     except Reject as verdict:
         batch.reject(message, verdict.reason)
+    except OutcomeUnknown as error:
+        batch.reject(message, str(error))
 
 
 def shown(to: Recipient) -> dict[str, Any]:

@@ -2,22 +2,19 @@
 
 import re
 import ssl
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import anyio
 
-from flow.errors import ConfigError
+from flow.errors import ConfigError, FlowError
 from flow.options import seconds
 from flow.outcome import Reject, Retry, Unavailable, Verdict
 from flow.settings import Secret
 from flow.targets.smtp_replies import Meaning, Reply, Stage, meaning
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from aiosmtplib import SMTP, SMTPResponse
     from aiosmtplib.protocol import SMTPProtocol
 
@@ -30,16 +27,16 @@ DOT = re.compile(rb"^\.", re.MULTILINE)
 LINE_END = re.compile(rb"\r\n|\r|\n")
 START, CLOSING = 354, 421  # the server waits for the mail; it closes the connection
 
-Sending = Callable[[], AbstractAsyncContextManager[object]]
-"""Surrounds the moments in which it is not known whether a mail was sent."""
+Sending = AbstractAsyncContextManager[object]
+"""Surrounds the moments in which it is not known whether a mail was sent, like `batch.sending(message)`."""
 
 
 class Bounced(Reject):
     """The mail server says that there is no such address."""
 
 
-class Unknown(Reject):
-    """The mail was given to the server, and what it did with it was never heard."""
+class OutcomeUnknown(FlowError):
+    """The mail was given to the server, and what it did with it was never heard: never send it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,20 +90,6 @@ class MailServer:
             why = error.strerror or type(error).__name__
             raise ConfigError(f"the certificates in {self.cafile} cannot be read: {why}") from None
 
-    @asynccontextmanager
-    async def connected(self) -> "AsyncIterator[SmtpConnection]":
-        """Open a connection, log in, and close it at the end.
-
-        Raises:
-            Unavailable: the server is away, offers no encryption, or refuses the login.
-        """
-        connection = SmtpConnection(self)
-        try:
-            await connection.open()
-            yield connection
-        finally:
-            await connection.close()
-
 
 class SmtpConnection:
     """A connection that is opened when it is needed; used by one task."""
@@ -115,6 +98,8 @@ class SmtpConnection:
         self.server = server
         self.sent = 0
         """How many mails the server has taken since it was opened."""
+        self.begun = False
+        """Whether the last mail was given to the server, whatever became of it."""
         self._smtp: SMTP | None = None
 
     @property
@@ -144,6 +129,8 @@ class SmtpConnection:
             await smtp.connect()
             if server.user is not None and secret is not None:
                 await smtp.login(server.user, secret.reveal())
+            if smtp.is_ehlo_or_helo_needed:
+                await smtp.ehlo()
         except SMTPResponseException as error:
             smtp.close()
             said = Reply.of(error.code, error.message)
@@ -176,33 +163,33 @@ class SmtpConnection:
         content: bytes,
         *,
         utf8: bool = False,
-        sending: Sending = nullcontext,
+        sending: Sending | None = None,
     ) -> None:
         """Hand in one mail, *content* ending with a line end; *utf8* when an address is not ASCII.
 
-        Within *sending* the mail is on its way: what ends it there without a reply ends as `Unknown`.
+        Within *sending* the mail is on its way: what ends it there without a reply ends as `OutcomeUnknown`.
 
         Raises:
             Unavailable: the server takes no mail now, whoever it is to.
             Retry: not now; nothing was sent.
             Bounced: there is no such address.
-            Unknown: the connection broke after the mail was given to the server.
+            OutcomeUnknown: the connection broke after the mail was given to the server.
             Reject: the server will never take it, for another reason than the address.
         """
         from aiosmtplib import SMTPException
 
         smtp = self._smtp
+        self.begun = False
         if smtp is None or not smtp.is_connected:
             raise Retry("the connection to the mail server is gone")
         try:
             await self._envelope(smtp, mail_from, to, utf8)
-            await self._content(smtp, content, sending)
+            await self._content(smtp, content, nullcontext() if sending is None else sending)
         except (SMTPException, OSError) as error:
             smtp.close()
             raise Retry(f"the connection to the mail server broke: {why(error)}") from None
-        except Verdict as verdict:
-            if not isinstance(verdict, Unknown):
-                await self._reset(smtp)
+        except Verdict:
+            await self._reset(smtp)
             raise
         except BaseException:
             smtp.close()  # nobody knows what the server waits for now
@@ -226,7 +213,8 @@ class SmtpConnection:
         protocol = smtp.protocol
         if response.code != START or protocol is None:
             refuse(Stage.CONTENT, Reply.of(response.code, response.message))
-        async with sending():
+        async with sending:
+            self.begun = True
             response = await self._answer(smtp, protocol, content)
             if not 200 <= response.code <= 299:
                 refuse(Stage.CONTENT, Reply.of(response.code, response.message))
@@ -241,7 +229,7 @@ class SmtpConnection:
             response = await protocol.read_response(timeout=self.server.timeout * PATIENCE)
         except (SMTPException, OSError) as error:
             smtp.close()
-            raise Unknown(f"it is not known whether the mail was sent: {why(error)}") from None
+            raise OutcomeUnknown(f"it is not known whether the mail was sent: {why(error)}") from None
         if response.code == CLOSING:
             smtp.close()
         return response
