@@ -17,7 +17,7 @@ setup: .venv/.ready
 	@touch $@
 
 demo: setup
-	@PYTHON=$(BIN)/python deploy/need-rabbitmq.sh
+	@deploy/need.sh rabbitmq
 	@$(BIN)/flow demo
 
 test: setup lint types unit
@@ -30,7 +30,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	@deploy/need-rabbitmq.sh
+	@deploy/need.sh rabbitmq postgresql
 	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
 
 # Resolve the dependencies anew (needs uv on the PATH); the locks hold hashes and no addresses.
@@ -42,7 +42,7 @@ lock:
 # FastStream needs another aiormq than flow's lock holds, so what is compared has an environment of its own.
 # `make bench BENCH="--rounds 1"` hands options on.
 bench: .venv-bench/.ready
-	@deploy/need-rabbitmq.sh
+	@deploy/need.sh rabbitmq
 	.venv-bench/bin/python benchmarks/throughput.py $(BENCH)
 
 .venv-bench/.ready: benchmarks/requirements.lock pyproject.toml

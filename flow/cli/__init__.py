@@ -6,6 +6,7 @@ import click
 
 from flow.cli.envfile import env_file
 from flow.cli.errors import Guarded
+from flow.errors import ConfigError
 
 COMMANDS = {
     "run": ("flow.cli.run:run", "Consume a queue with a pipeline until stopped."),
@@ -14,8 +15,19 @@ COMMANDS = {
     "dev": ("flow.cli.dev:dev", "Run a broker in memory for development."),
     "setup": ("flow.cli.setup:setup", "Declare exchanges, the retry loop, the park and queues."),
     "push": ("flow.cli.push:push", "Publish JSON; returns once the broker has confirmed it."),
+    "submit": (
+        "flow.cli.submit:submit",
+        "Store signatures from lines of JSON, and publish what comes of them.",
+    ),
+    "sweep": ("flow.cli.sweep:sweep", "Publish the outbox, and settle what a crash left behind."),
+    "records": ("flow.cli.records:records", "Give the database of the records its tables."),
+    "trace": ("flow.cli.trace:trace", "Tell the whole story of one signature."),
+    "forget": ("flow.cli.forget:forget_", "Erase a person's data from the records."),
     "dead": ("flow.cli.dead:dead", "List, show, replay and export parked messages."),
 }
+
+EXTRAS = {"sqlalchemy": "sql"}
+"""The extra that brings a library which a command cannot do without."""
 
 
 class Commands(Guarded):
@@ -30,7 +42,13 @@ class Commands(Guarded):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        try:
+            command: click.Command = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            extra = f"install proca-flow[{EXTRAS[error.name]}]"
+            raise ConfigError(f"flow {cmd_name} needs {error.name}: {extra}") from None
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

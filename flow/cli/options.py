@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import click
 
 from flow.broker.url import BrokerUrl, variable
+from flow.errors import ConfigError
+from flow.records.url import FORM, VARIABLE, DatabaseUrl
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,12 +26,36 @@ def amqp_url(command: F) -> F:
     )(command)
 
 
+def database_url(command: F) -> F:
+    """Add `--database-url`; the command gets a `DatabaseUrl` as *database_url*."""
+    return click.option(
+        "--database-url",
+        "database_url",
+        metavar="URL",
+        callback=_database_url,
+        allow_from_autoenv=False,
+        help="The records: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE. Defaults to "
+        "FLOW_DATABASE_URL or FLOW_DATABASE_URL_FILE, which keep the password out of the list of processes.",
+    )(command)
+
+
+def _database_url(context: click.Context, _: click.Parameter, value: str | None) -> DatabaseUrl | None:
+    """Leave the check to `DatabaseUrl`: click would quote the value, which may hold a password."""
+    if context.resilient_parsing:
+        return None
+    url = DatabaseUrl.from_environment(os.environ) if value is None else DatabaseUrl.parse(value)
+    if url is None:
+        raise ConfigError(f"No database is named: set {VARIABLE} to {FORM}")
+    return url
+
+
 def _broker_url(context: click.Context, _: click.Parameter, value: str | None) -> BrokerUrl | None:
     """Leave the check to `BrokerUrl`: click would quote the value, which may hold a password.
 
-    A command that reads a file instead of a queue (`flow run --from`) needs no broker.
+    A command that reads a file instead of a queue (`flow run --from`), or is not to publish, needs no broker.
     """
-    if context.resilient_parsing or context.params.get("source") is not None:
+    params = context.params
+    if context.resilient_parsing or params.get("source") is not None or params.get("no_publish"):
         return None
     if value is None:
         value = variable(os.environ, "FLOW_AMQP_URL") or None

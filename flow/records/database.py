@@ -124,6 +124,22 @@ class Database:
         async with self._checked(), self.begin(patience=MIGRATION) as connection:
             return await connection.run_sync(upgrade)
 
+    async def clear_log(self) -> None:
+        """Empty the log that SQLite keeps beside its file, where erased rows would stay readable for a while.
+
+        Raises:
+            DatabaseDown: readers kept it in use for too long.
+        """
+        if not self.is_sqlite:
+            return
+        from sqlalchemy import text
+
+        async with self._bounded(None), self._writing, self._engine.connect() as connection:
+            await connection.execution_options(flow_begin="")
+            busy = await connection.scalar(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        if busy:
+            raise DatabaseDown(f"{self.url.place} is in use: its log still holds what was erased")
+
     async def close(self) -> None:
         """Close the connections, after 10 seconds without waiting for them."""
         with anyio.move_on_after(CONNECT, shield=True):

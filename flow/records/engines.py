@@ -17,14 +17,15 @@ SETTINGS = (
     "PRAGMA journal_mode = WAL",  # readers and the one writer do not wait for each other
     "PRAGMA synchronous = FULL",  # what is committed survives a loss of power
     "PRAGMA foreign_keys = ON",
+    "PRAGMA secure_delete = ON",  # what is erased is overwritten, not only unlinked
 )
 
 
 def sqlite(path: Path, *, patience: float) -> AsyncEngine:
     """Return connections to the SQLite file *path*; *patience*: seconds for a lock.
 
-    Transactions begin with BEGIN IMMEDIATE unless the execution option `flow_begin` says otherwise: two
-    transactions that read first and write then would end one another.
+    Transactions begin with BEGIN IMMEDIATE, for two that read first and write then would end one another; the
+    execution option `flow_begin` names another statement, or "" for no transaction.
     """
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{path}",
@@ -45,7 +46,8 @@ def sqlite(path: Path, *, patience: float) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("flow_begin", "BEGIN IMMEDIATE"))
+        if statement := connection.get_execution_options().get("flow_begin", "BEGIN IMMEDIATE"):
+            connection.exec_driver_sql(statement)
 
     return engine
 

@@ -75,6 +75,8 @@ def translation(error: Exception, place: str) -> DatabaseError:
         return DatabaseError(f"{place} has not the tables of this version of flow: run flow records migrate")
     lost = error.connection_invalidated or code == READ_ONLY or code.startswith(CONNECTION_ENDED)
     unlucky = isinstance(error, OperationalError | InterfaceError) and code != WRONG_STATEMENT
+    if unlucky and not code:
+        return DatabaseDown(f"{place} cannot be reached: see that the server runs, and check host and port")
     if lost or unlucky:
         return DatabaseDown(f"{place} is not to be had now ({why})")
     return DatabaseError(f"{place} refused a statement ({why})")

@@ -251,7 +251,7 @@ def test_the_url_may_come_from_a_file(tmp_path: Path) -> None:
 REFUSED = {
     "postgresql://postgres@127.0.0.1:{port}/nowhere": "does not exist: create it first",
     "postgresql://nobody:hunter2@127.0.0.1:{port}/postgres": "refuses the login",
-    "postgresql://postgres:hunter2@127.0.0.1:1/postgres": "is not to be had now",
+    "postgresql://postgres:hunter2@127.0.0.1:1/postgres": "cannot be reached: see that the server runs",
     "postgresql://postgres:hunter2@127.0.0.1:{port}/postgres?sslmode=require": "speaks no TLS",
     "postgresql://postgres:hunter2@127.0.0.1:{port}/postgres?foo=hunter2": "libpq does not know",
     "postgresql://postgres@flow.invalid/postgres": "cannot be found",
