@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 from flow import Batch, Batching, Message, Pipeline, RateLimit, Retries, Skip
-from flow.records.mailing import Recipient, Recipients, reachable
+from flow.records.mailing import Recipient, Recipients
 from flow.schema import ActionMessage, IdsMessage
 from flow.targets.letters import Letter
 from flow.targets.links import ConfirmLinks
-from flow.targets.mail import MailSettings, MailTarget, deciding
+from flow.targets.mail import MailSettings, MailTarget
 
 
 class ConfirmSettings(MailSettings):
@@ -32,8 +32,8 @@ class Confirm(Pipeline[IdsMessage | ActionMessage]):
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         self.links = ConfirmLinks(self.settings.link_url)
-        self.mail = MailTarget(self.settings)
         async with Recipients.opened(os.environ) as self.recipients:
+            self.mail = MailTarget(self.settings, self.recipients.database)
             yield
 
     def batch_key(self, message: Message[IdsMessage | ActionMessage]) -> Hashable:
@@ -41,13 +41,7 @@ class Confirm(Pipeline[IdsMessage | ActionMessage]):
 
     async def handle_batch(self, batch: Batch[IdsMessage | ActionMessage]) -> None:
         found = await self.recipients.find(batch.bodies)
-        async with self.mail.session() as session:
-            for message in batch:
-                with deciding(batch, message):
-                    to = found.get(message.body.action_id)
-                    if to is None:
-                        raise self.recipients.missing()
-                    await session.send(self.letter(reachable(to)))
+        await self.mail.deliver(batch, found, self.letter)
 
     def letter(self, to: Recipient) -> Letter:
         """Write the letter, or raise why there is none."""

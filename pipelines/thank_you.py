@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 from flow import Batch, Batching, Message, Pipeline, RateLimit, Retries, Skip
-from flow.records.mailing import Recipient, Recipients, reachable
-from flow.schema import ActionMessage, IdsMessage
+from flow.records.mailing import Recipient, Recipients
+from flow.schema import ActionMessage, EventMessage, IdsMessage
 from flow.targets.letters import Letter
 from flow.targets.links import UnsubscribeLinks
-from flow.targets.mail import MailSettings, MailTarget, deciding
+from flow.targets.mail import MailSettings, MailTarget
 
 
 class ThankYouSettings(MailSettings):
@@ -19,7 +19,7 @@ class ThankYouSettings(MailSettings):
     unsubscribe_address: str | None = None
 
 
-class ThankYou(Pipeline[IdsMessage | ActionMessage]):
+class ThankYou(Pipeline[IdsMessage | ActionMessage | EventMessage, IdsMessage | ActionMessage]):
     """Mail each supporter who consented the template of the action page."""
 
     queue = "system.email.thankyou"
@@ -32,22 +32,23 @@ class ThankYou(Pipeline[IdsMessage | ActionMessage]):
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         self.links = UnsubscribeLinks(self.settings.unsubscribe_url, self.settings.unsubscribe_address)
-        self.mail = MailTarget(self.settings)
         async with Recipients.opened(os.environ) as self.recipients:
+            self.mail = MailTarget(self.settings, self.recipients.database)
             yield
+
+    def handle_message(
+        self, message: Message[IdsMessage | ActionMessage | EventMessage]
+    ) -> IdsMessage | ActionMessage:
+        if isinstance(message.body, EventMessage):  # events travel with the deliveries of an organisation
+            raise Skip("an event")
+        return message.body
 
     def batch_key(self, message: Message[IdsMessage | ActionMessage]) -> Hashable:
         return message.body.action_page_id, message.body.org_id
 
     async def handle_batch(self, batch: Batch[IdsMessage | ActionMessage]) -> None:
         found = await self.recipients.find(batch.bodies)
-        async with self.mail.session() as session:
-            for message in batch:
-                with deciding(batch, message):
-                    to = found.get(message.body.action_id)
-                    if to is None:
-                        raise self.recipients.missing()
-                    await session.send(self.letter(reachable(to)))
+        await self.mail.deliver(batch, found, self.letter)
 
     def letter(self, to: Recipient) -> Letter:
         """Write the letter, or raise why there is none."""

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from flow.errors import DatabaseDown
-from flow.outcome import Retry, Skip, Unavailable
+from flow.outcome import Skip, Unavailable
 from flow.records.database import Database
-from flow.records.url import VARIABLE, DatabaseUrl
+from flow.records.url import DatabaseUrl
 from flow.schema import ActionMessage, CustomFields, Id, IdsMessage, Wire
 
 if TYPE_CHECKING:
@@ -88,12 +88,6 @@ class Recipients:
                 raise Unavailable(str(error)) from None
             found |= {row["action_id"]: of_row(row) for row in rows}
         return found
-
-    def missing(self) -> Retry:
-        """Return what becomes of a message whose recipient was not found."""
-        if self.database is None:
-            return Retry(f"the message holds ids only, and {VARIABLE} is not set")
-        return Retry("the action is not in the records")
 
 
 def reachable(recipient: Recipient) -> Recipient:

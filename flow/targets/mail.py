@@ -1,21 +1,26 @@
 """Mails to supporters: settings, letters from templates, and one connection for each batch."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from flow.batch import Batch
 from flow.errors import ConfigError
 from flow.message import Message
 from flow.outcome import Reject, Retry, Skip, Unavailable
-from flow.records.mailing import Recipient
+from flow.records.database import Database
+from flow.records.mailing import Recipient, reachable
+from flow.records.url import VARIABLE
+from flow.schema import ActionMessage, IdsMessage
 from flow.settings import Secret, Settings
 from flow.targets.addresses import Mailbox, mailbox, name_of_person, sender
+from flow.targets.bounces import Bounces
 from flow.targets.letters import Letter, Sender, compose, message_id
-from flow.targets.smtp import MailServer, OutcomeUnknown, Security, Sending, SmtpConnection
+from flow.targets.smtp import Bounced, MailServer, OutcomeUnknown, Security, Sending, SmtpConnection
 from flow.targets.templates import Templates
 
+B = TypeVar("B", bound=IdsMessage | ActionMessage)
 BATCH = 600.0  # seconds for the mails of one batch; what is left then waits for the next attempt
 SOONEST, LATEST = 60.0, 600.0  # seconds until a mail is tried again: twice as long each time
 
@@ -40,8 +45,8 @@ class MailSettings(Settings):
 class MailTarget:
     """Writes letters from templates and hands them in."""
 
-    def __init__(self, settings: MailSettings) -> None:
-        """Take the settings.
+    def __init__(self, settings: MailSettings, database: Database | None = None) -> None:
+        """Take the settings, and the *database* in which bounces are noted; None: nobody is told of them.
 
         Raises:
             ConfigError: one of them is wrong, or aiosmtplib or Jinja2 is not installed.
@@ -62,6 +67,31 @@ class MailTarget:
         self._name, self._address = found
         self._bounces = address_setting("MAIL_BOUNCE_ADDRESS", settings.bounce_address)
         self._test = address_setting("MAIL_TEST_ADDRESS", settings.test_address)
+        self._bounced = Bounces(database)
+
+    async def deliver(
+        self, batch: Batch[B], found: Mapping[int, Recipient], letter: Callable[[Recipient], Letter]
+    ) -> None:
+        """Send each message of *batch* the *letter* to whom was *found*, by the id of the action.
+
+        All of them go over one connection, and what becomes of one mail decides its message only. *letter*
+        may raise `Skip`, `Retry` or `Reject`.
+
+        Raises:
+            Unavailable: the mail server is away, and no mail of the batch was sent.
+        """
+        async with self.session() as session:
+            for message in batch:
+                with deciding(batch, message):
+                    to = found.get(message.body.action_id)
+                    if to is None:
+                        raise Retry(f"nothing is known of the action: is {VARIABLE} set to its records?")
+                    try:
+                        await session.send(letter(reachable(to)))
+                    except Bounced:
+                        if not to.testing:
+                            await self._bounced.note(to)
+                        raise
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["MailSession"]:
