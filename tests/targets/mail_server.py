@@ -42,7 +42,7 @@ class Received:
         """Its text, or its HTML."""
         body = self.mail.get_body((kind,))
         assert isinstance(body, EmailMessage)
-        return str(body.get_content())
+        return str(body.get_content()).replace("\r\n", "\n")
 
 
 @dataclass
