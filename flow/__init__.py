@@ -2,6 +2,7 @@
 
 from flow.batch import Batch
 from flow.batching import Batching
+from flow.claim import Claim
 from flow.message import Message
 from flow.outcome import Reject, Retry, Skip, Unavailable
 from flow.pipeline import Pipeline
@@ -12,6 +13,7 @@ from flow.settings import Secret, Settings
 __all__ = [
     "Batch",
     "Batching",
+    "Claim",
     "Message",
     "Pipeline",
     "RateLimit",

@@ -1,6 +1,7 @@
 """A batch as `handle_batch` sees it, with its marks."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from enum import Enum
 from typing import Any, Generic, overload
 
@@ -29,7 +30,18 @@ class Batch(Sequence[Message[B]], Generic[B]):
     marked yet.
     """
 
-    __slots__ = ("_members", "_messages", "batcher", "key", "marks", "partition", "queue", "trigger")
+    __slots__ = (
+        "_members",
+        "_messages",
+        "batcher",
+        "claim",
+        "key",
+        "marks",
+        "partition",
+        "queue",
+        "sent",
+        "trigger",
+    )
 
     def __init__(
         self,
@@ -51,6 +63,8 @@ class Batch(Sequence[Message[B]], Generic[B]):
         self.partition = partition
         """Which partition all of it belongs to, from 0; None without `partition_key`."""
         self.marks: dict[Message[B], Verdict] = {}
+        self.claim: Callable[[Batch[B], Message[B]], AbstractAsyncContextManager[None]] | None = None
+        self.sent: set[Message[B]] = set()  # whose effect happened, whatever is raised after it
         self._members: set[Message[B]] | None = None  # made at the first mark
 
     @property
@@ -81,14 +95,31 @@ class Batch(Sequence[Message[B]], Generic[B]):
         """Acknowledge *message* as skipped: there is nothing to deliver."""
         self._mark(message, Skip(reason))
 
+    def sending(self, message: Message[B]) -> AbstractAsyncContextManager[None]:
+        """Surround the effect for *message*, in a pipeline with a `claim`: `async with batch.sending(…):`.
+
+        Before the block begins it is committed that the effect is under way. A block that ends normally, with
+        *message* unmarked, has delivered it, whatever `handle_batch` raises later. One that raises `Retry`,
+        `Reject`, `Skip` or `Unavailable`, or marks *message*, says that the effect did not happen: it may be
+        tried again. After any other error, and after a crash within the block, it is not known, and
+        `Claim.unknown` decides. Without a claim this does nothing.
+        """
+        self._check(message)
+        return nullcontext() if self.claim is None else self.claim(self, message)
+
     def _mark(self, message: Message[B], verdict: Verdict) -> None:
         if message in self.marks:
             raise ValueError(f"{message!r} is marked already ({type(self.marks[message]).__name__})")
+        if message in self.sent:
+            raise ValueError(f"{message!r} is delivered already: its block of batch.sending has ended")
+        self._check(message)
+        self.marks[message] = verdict
+
+    def _check(self, message: Message[B]) -> None:
         if self._members is None:
             self._members = set(self._messages)
         if message not in self._members:
             raise ValueError(f"{message!r} is not in this batch")
-        self.marks[message] = verdict
 
     @overload
     def __getitem__(self, index: int) -> Message[B]: ...

@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any
 
 from flow.batching import Batching
+from flow.claim import Claim
 from flow.errors import ConfigError
 from flow.options import seconds, whole
 from flow.ratelimit import RateLimit
@@ -19,8 +20,6 @@ Check = Callable[[str, object], None]
 
 NEAR = 0.85  # how alike a name must be to count as a misspelt one: `batch` is not `batcher`
 SPOOL = "spool:"
-LATER = {"claim"}
-"""Names that a later version gives a meaning: ignoring them would break what they promise."""
 
 
 def _text(name: str, value: object) -> None:
@@ -101,6 +100,7 @@ OPTIONS: Mapping[str, Check] = {
     "batching": _batching,
     "retries": _kind(Retries),
     "rate_limit": _kind(RateLimit, none=True),
+    "claim": _kind(Claim, none=True),
     "prefetch": _prefetch,
     "exclusive": _flag,
     "consumer_priority": _priority,
@@ -171,6 +171,9 @@ def check_together(cls: type[Any], defined: Collection[str]) -> None:
     for callback in ("handle_message", "handle_batch") if cls.blocking else ():
         if inspect.iscoroutinefunction(getattr(cls, callback)):
             raise ConfigError(f"{name}.{callback} must be a plain def, as {name} is blocking")
+    plain = "handle_batch" in defined and not inspect.iscoroutinefunction(inspect.unwrap(cls.handle_batch))
+    if plain and cls.claim is not None:
+        raise ConfigError(f"{name}.handle_batch must be an async def, as {name} has a claim")
     if "handle_batch" not in defined:
         if batching is not None:
             raise ConfigError(f"{name}.batching needs a handle_batch to deliver the batches")
@@ -194,12 +197,10 @@ def shown(value: object) -> str:
 
 
 def _check_name(cls: type[Any], name: str) -> None:
-    if name in LATER:
-        raise ConfigError(f"{cls.__name__}.{name} is not supported by this version of flow")
     if name in KNOWN or name.startswith("_"):
         return
     # An object that is an option by its type is hardly meant as something else.
-    misplaced = isinstance(vars(cls).get(name), Retries | RateLimit)
+    misplaced = isinstance(vars(cls).get(name), Retries | RateLimit | Claim)
     near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.6 if misplaced else NEAR)
     if near:
         raise ConfigError(

@@ -4,10 +4,13 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import Any
 
+from flow.ledger import Entry
 from flow.message import Message, State
 from flow.outcome import Decision
 
-Remembered = Message[Any] | Decision
+Answer = Decision | Entry
+"""What became of a message; with a ledger, its entry there."""
+Remembered = Message[Any] | Answer
 
 
 class DeliveryMemory:
@@ -29,7 +32,7 @@ class DeliveryMemory:
 
     def remember(self, message: Message[Any]) -> None:
         """Remember *message* by its decision, or itself while it has none."""
-        entry: Remembered = message if message.decision is None else message.decision
+        entry: Remembered = message if message.decision is None else message.entry or message.decision
         self._entries.setdefault(message.identity(), deque()).append(entry)
         self._count += 1
         while self._count > self._limit:
@@ -39,15 +42,15 @@ class DeliveryMemory:
     def recall(self, message: Message[Any]) -> Remembered | None:
         """Return what is remembered of the redelivered *message*, using that entry up, or None.
 
-        A message is returned while it runs; a decision when it was decided.
+        A message is returned while it runs; the answer when it was decided.
         """
         identity = message.identity()
         while identity in self._entries:
             entry = self._take(identity)
-            if isinstance(entry, Decision):
+            if not isinstance(entry, Message):
                 return entry
             if entry.decision is not None:
-                return entry.decision
+                return entry.entry or entry.decision
             if entry.state is State.RUNNING:
                 return entry
         return None

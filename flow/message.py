@@ -83,6 +83,7 @@ class Message(Generic[B]):
         "alone",
         "body",
         "decision",
+        "entry",
         "header",
         "held",
         "occurred_at",
@@ -96,6 +97,7 @@ class Message(Generic[B]):
         "state",
         "successor",
         "tag",
+        "target_id",
     )
 
     def __init__(
@@ -121,9 +123,12 @@ class Message(Generic[B]):
         self.alone = False  # suspected of crashing the worker: not to be batched with others
         self.held = 0  # how often it was held here for another attempt
         self.decision: Decision | None = None
+        self.entry: Any = None  # with a ledger: what is written of the decision
         self.occurred_at: datetime | None = None  # the record's own time, set by the codec
         self.prepared: Any = None
         self.body: B = None  # type: ignore[assignment]  # set by the codec before any callback sees it
+        self.target_id: str | None = None
+        """What the target calls the record. A delivering callback may set it; the ledger keeps it."""
         self.successor: Message[B] | None = None  # its redelivery, settled with it when its session has ended
         self._properties: Properties | None = None
         self._record_id: str | None = None
@@ -225,7 +230,7 @@ class Message(Generic[B]):
                 return None
             successor.body, successor.prepared, successor.held = message.body, message.prepared, message.held
             successor._record_id, successor.occurred_at = message._record_id, message.occurred_at
-            successor.alone = message.alone
+            successor.alone, successor.target_id = message.alone, message.target_id
             message = successor
         return message
 

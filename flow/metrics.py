@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from flow.account import Account
 from flow.batch import Trigger
-from flow.histogram import Histogram
+from flow.histogram import ATTEMPTS, CALLBACK, RECORD, SETTLE, SIZE, Histogram
 from flow.outcome import Outcome
 
 Reconnect = Literal["lost", "cancelled", "refused", "configuration"]
@@ -30,11 +30,6 @@ Published = Literal["confirmed", "returned", "failed"]
 
 OPENMETRICS = "application/openmetrics-text"
 LOOP_LAG = "How late timers of the event loop fire; what blocks the loop shows here."
-CALLBACK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-SETTLE = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0)
-RECORD = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0, 259200.0, 604800.0)
-SIZE = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
-ATTEMPTS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)
 
 
 class PipelineMetrics:
@@ -69,10 +64,13 @@ class PipelineMetrics:
         self.published: dict[Published, int] = dict.fromkeys(get_args(Published), 0)
         self.stale_settles = 0
         self.duplicates_skipped = 0
-        """Redeliveries that were answered from memory instead of working again."""
+        """Copies that were settled without working again."""
         self.retry_early = 0
+        self.ledger_up = True
+        self.ledger_write_seconds = Histogram(CALLBACK)
+        self.ledger_refused = 0
         self.rate_limit_wait_seconds_total = 0.0
-        self.last_success_at = 0.0  # unix seconds: people compare it with the clock on the wall
+        self.last_success_at = 0.0  # unix seconds
         self.in_progress: Callable[[], int] = int
         self.buffered: Callable[[], Mapping[str, int]] = dict
         """How many messages wait in each stage."""
@@ -154,8 +152,13 @@ COUNTERS = (
     Family("returned", "Deliveries given back unfinished at a drain.", accounts, ("queue",)),
     Family("stale", "Deliveries lost with their session; they come again.", accounts, ("queue",)),
     Family("stale_settles", "Deliveries decided after their session had ended.", single),
-    Family("duplicates_skipped", "Redeliveries answered from memory without working again.", single),
+    Family(
+        "duplicates_skipped",
+        "Copies settled without working again, by what is remembered, recorded or claimed.",
+        single,
+    ),
     Family("retry_early", "Messages retried sooner than asked, as too many were held.", single),
+    Family("ledger_refused", "Rows that the ledger does not take.", single),
     Family("handler_errors", "Calls of handle_message that failed, verdicts aside.", single),
     Family("batch_errors", "Calls of handle_batch that failed, verdicts aside.", single),
     Family("batch_triggers", "Batches closed, by what closed them.", triggers, ("batcher", "trigger")),
@@ -165,6 +168,7 @@ COUNTERS = (
 )
 GAUGES = (
     Family("connected", "Whether the pipeline has a session with the broker (1 or 0).", single, together=min),
+    Family("ledger_up", "Whether the ledger works, if there is one (1 or 0).", single, together=min),
     Family("consumer_up", "Whether the queue is being consumed (1 or 0).", keyed, ("queue",), together=min),
     Family(
         "circuit_open",
@@ -176,9 +180,7 @@ GAUGES = (
     Family("in_progress", "Callbacks running now.", asked),
     Family("buffered", "Messages waiting, by stage.", asked_keyed, ("stage",)),
     Family("unsettled", "Deliveries received and not settled yet.", asked_keyed, ("queue",)),
-    Family(
-        "oldest_seconds", "Age of the oldest unsettled delivery; 0 if there is none.", asked, together=max
-    ),
+    Family("oldest_seconds", "Age of the oldest unsettled delivery, or 0.", asked, together=max),
     Family(
         "last_success_timestamp_seconds",
         "When a message was last delivered, in unix time; 0 before the first.",
@@ -192,6 +194,7 @@ HISTOGRAMS = (
     Family("batch_seconds", "Duration of handle_batch.", keyed, ("batcher",)),
     Family("batch_size", "Messages in a batch.", keyed, ("batcher",)),
     Family("batch_wait_seconds", "Age of a batch when its delivery starts.", keyed, ("batcher",)),
+    Family("ledger_write_seconds", "Duration of one write into the ledger.", single),
     Family("settle_seconds", "Time from receiving a message to settling it.", single),
     Family("record_seconds", "Time from the record's own time to settling the message.", single),
     Family("attempts", "Which attempt a settled message was on, from 1.", single),

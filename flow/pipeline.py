@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from flow.annotations import argument, members, resolved
 from flow.batch import Batch
 from flow.batching import Batching
+from flow.claim import Claim
 from flow.declaration import CALLBACKS, OPTIONS, check_class, check_together, shown
 from flow.errors import ConfigError
 from flow.message import Message
@@ -56,6 +57,9 @@ class Pipeline(Generic[In, Out]):
     """How often a message is tried before it is parked. Defaults to 10 attempts."""
     rate_limit: RateLimit | None = None
     """How often `handle_batch`, or else `handle_message`, is called. Defaults to None: no limit."""
+    claim: Claim | None = None
+    """What must never be done twice; it is claimed before the delivering callback. A `handle_batch` surrounds
+    each effect with `batch.sending`. Defaults to None: a copy that is not known as one is delivered again."""
     prefetch: int | None = None
     """Most unsettled messages the broker grants; None: what handlers and batches can use, 100 to 2000."""
     exclusive: bool = False

@@ -14,16 +14,19 @@ from flow.broker.line import Consuming
 from flow.broker.session import Session
 from flow.broker.tap import Receive
 from flow.broker.url import BrokerUrl
+from flow.confirmation import Confirmation
+from flow.deadletters import DeadLetters
 from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled
 from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.options import option
 from flow.pipeline import Pipeline
 from flow.plumbing.copier import Copier
-from flow.records.starts import Starts
+from flow.records.database import Database
+from flow.records.stores import kept, starts
 from flow.stages.engine import Engine
+from flow.stages.suspects import Journal
 from flow.subscription import Subscription
-from flow.topology import has_retry_loop
 
 HEALTHY = 60.0  # seconds after which a session counts as healthy even if nothing was delivered
 
@@ -43,7 +46,9 @@ class RunOptions:
     longest_hold: float = 600.0
     """Seconds after which messages that wait for a target that is down go back to their queue."""
     state_dir: Path | None = None
-    """Where it is noted which suspect messages were started; None: crash loops are not guarded against."""
+    """Where it is noted which suspect messages were started, if there is no database."""
+    database: Database | None = None
+    """Where ledger, claims and starts are kept; None: the process alone knows what it did."""
     copy: Callable[[Sequence[Message[Any]]], None] | None = None
     """Gets everything that is received, before it is worked; it must not raise."""
 
@@ -57,7 +62,8 @@ class Runner:
         """Prepare to run *pipeline*.
 
         Raises:
-            ConfigError: the spool or the folder for the state cannot be written.
+            ConfigError: the spool or the folder for the state cannot be written, or the pipeline has claims
+                that need a database.
         """
         self.pipeline = pipeline
         self.options = options or RunOptions()
@@ -74,8 +80,8 @@ class Runner:
         self._connecting = anyio.CancelScope()
         self._consumed = False
         self._fault = "not connected yet"
-        self._doubtful: set[str] = set()
-        self._starts = None if self.options.state_dir is None else Starts(self.options.state_dir)
+        self._store = kept(pipeline, self.options.database)
+        self._journal: Journal | None = starts(self.options.database, self.options.state_dir)
         self._subscription: Subscription | None = None
         self._engine: Engine | None = None
 
@@ -100,6 +106,8 @@ class Runner:
             return f"{self.pipeline.name} is draining"
         if self._session is None or self._subscription is None:
             return f"{self.pipeline.name}: {self._fault}"
+        if (fault := self.ledger_fault()) is not None:
+            return f"{self.pipeline.name}: the ledger is down: {fault}"
         faults = self._subscription.faults
         if not faults:
             return None
@@ -113,6 +121,11 @@ class Runner:
     def down(self) -> dict[str, float]:
         """Return the queues whose work waits for a target that is down, and for how many seconds."""
         return {} if self._engine is None else self._engine.down()
+
+    def ledger_fault(self) -> str | None:
+        """Return why the ledger cannot be written now, or None."""
+        books = None if self._engine is None else self._engine.books
+        return None if books is None else books.fault
 
     async def run(self) -> None:
         """Consume until `stop`; then drain.
@@ -139,13 +152,18 @@ class Runner:
             self.stop()
 
     async def _work(self) -> None:
-        if self._starts is None:
+        if self._journal is None:
             log.info(
                 "%s: messages that crash the process are not guarded against without FLOW_STATE_DIR",
                 self.pipeline.name,
             )
         engine = Engine(
-            self.pipeline, self.metrics, self._copier.copy, rejectable=self._rejectable, journal=self._starts
+            self.pipeline,
+            self.metrics,
+            self._copier.copy,
+            rejectable=DeadLetters(self.pipeline).rejectable,
+            journal=self._journal,
+            store=self._store,
         )
         self._engine = engine
         self._gauges(engine)
@@ -176,7 +194,11 @@ class Runner:
                 continue
             began, received = anyio.current_time(), self.account.received
             self._consumed = True
-            await subscription.keep(session)
+            async with anyio.create_task_group() as tasks:
+                if engine.books is not None:
+                    tasks.start_soon(Confirmation(engine.books.commit, session).run)
+                await subscription.keep(session)
+                tasks.cancel_scope.cancel()
             await self._lost(engine, session)
             if anyio.current_time() - began >= HEALTHY or self.account.received > received:
                 backoff.reset()
@@ -248,6 +270,8 @@ class Runner:
                 tasks.start_soon(session.cancel)
                 tasks.start_soon(self._notice_loss, engine, session)
             self.hung = await engine.drain(self.options.shutdown_timeout)
+            if session is not None and engine.books is not None:
+                await Confirmation(engine.books.commit, session).finish()
             tasks.cancel_scope.cancel()
         if session is not None:
             await session.close()
@@ -260,26 +284,6 @@ class Runner:
         finally:  # the drain may end before this task is woken
             if session.failed.is_set():
                 engine.lost(session.outstanding(), session.unconfirmed())
-
-    def _rejectable(self, queue: str) -> bool:
-        """Tell whether *queue* has a dead-letter exchange, so that rejecting loses nothing.
-
-        AMQP does not show it: it is known of the queues that `flow setup` and current servers declare.
-        """
-        pipeline = self.pipeline
-        if pipeline.dead_letter is not None:
-            return pipeline.dead_letter == "assume"
-        if has_retry_loop(queue):
-            return True
-        if queue not in self._doubtful:
-            self._doubtful.add(queue)
-            log.warning(
-                "%s: nothing tells that %s has a retry loop, so retries are held and made here; "
-                'when it has one (flow setup --queue makes it), set dead_letter = "assume"',
-                pipeline.name,
-                queue,
-            )
-        return False
 
     def _gauges(self, engine: Engine) -> None:
         self.metrics.in_progress = lambda: engine.running

@@ -97,6 +97,7 @@ class Service:
                 "ready": runner.unready() is None,
                 "draining": self._stopping,
                 "down": {queue: round(seconds, 1) for queue, seconds in runner.down().items()},
+                "ledger": runner.ledger_fault() or "ok",
                 "account": {name: getattr(runner.account, name) for name in Account.__dataclass_fields__},
             }
             for runner in self._runners

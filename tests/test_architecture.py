@@ -26,6 +26,7 @@ FLOORS = [
         "tolerance",
         "crypto",
         "ledger",
+        "claim",
         "transitions",
     },
     {"pipeline", "declaration", "sizing", "settings", "metrics", "histogram", "report"},
@@ -33,6 +34,8 @@ FLOORS = [
     {"plumbing", "targets", "devbroker"},
     {
         "runner",
+        "confirmation",
+        "deadletters",
         "subscription",
         "service",
         "ops",

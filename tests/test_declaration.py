@@ -121,8 +121,8 @@ def test_names_of_the_user_are_left_alone() -> None:
     assert cls.__dict__["batch"] == ()
 
 
-def test_what_a_later_version_promises_is_not_ignored() -> None:
-    assert refused(claim=nothing) == "Crm.claim is not supported by this version of flow"
+def test_a_claim_is_a_claim() -> None:
+    assert refused(claim=nothing) == "Crm.claim must be a Claim or None, got a function"
 
 
 @pytest.mark.parametrize("name", ["check", "batchings", "granted", "configured", "warnings"])

@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import sys
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,8 @@ from flow.cli.supervise import supervise, supervised, supervision
 from flow.cli.trial import is_trial, trial_options, try_out
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline
+from flow.records.database import Database
+from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 from flow.service import Service
 from flow.target import chosen
@@ -162,13 +165,19 @@ async def serve(
     """Run *pipelines* until a signal; return the exit code."""
     dump = Dump(options["dump"]) if options["dump"] else None
     given = {name: options[name] for name in ("shutdown_timeout", "wait", "state_dir")}
-    run_options = RunOptions(**given, copy=dump.copy if dump else None)
-    runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
     port = None if options["no_ops"] else options["ops_port"]
-    code = await Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker).run()
+    async with opened(DatabaseUrl.from_environment(os.environ)) as database:
+        run_options = RunOptions(**given, database=database, copy=dump.copy if dump else None)
+        runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
+        code = await Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker).run()
     if dump is not None:
         dump.tell()
     return code
+
+
+def opened(url: DatabaseUrl | None) -> AbstractAsyncContextManager[Database | None]:
+    """Open the database of *url*, once for all pipelines; without one there is none."""
+    return nullcontext() if url is None else Database.opened(url)
 
 
 def leave(code: int) -> NoReturn:

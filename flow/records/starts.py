@@ -1,6 +1,7 @@
 """Which suspect messages were started and have no outcome yet, in a folder: it survives what kills us."""
 
 import time
+from collections.abc import Collection
 from hashlib import blake2b
 from pathlib import Path
 
@@ -33,9 +34,10 @@ class Starts:
         """
         return await anyio.to_thread.run_sync(self._started, self._path(identity))
 
-    def ended(self, identity: object) -> None:
-        """Note that the message called *identity* has an outcome, whatever it is."""
-        self._path(identity).unlink(missing_ok=True)
+    async def ended(self, identities: Collection[object]) -> None:
+        """Note that the messages called *identities* have an outcome, whatever it is."""
+        for identity in identities:
+            self._path(identity).unlink(missing_ok=True)
 
     def _started(self, path: Path) -> int:
         try:

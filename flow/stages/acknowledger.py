@@ -2,21 +2,37 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
 import anyio
 
 from flow.clock import Clock
 from flow.errors import DecodeError
+from flow.ledger import Entry
+from flow.memory import Answer
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
 from flow.outcome import DELIVERED, Decision, Outcome, Verdict
 from flow.pipeline import Pipeline
 from flow.retries import describe, judge
+from flow.stages.commit import GroupCommit
 from flow.stages.guard import Guard
 
 log = logging.getLogger("flow")
+
+
+class Claiming(Protocol):
+    """The claims on messages."""
+
+    async def release(self, messages: Sequence[Message[Any]]) -> Collection[Message[Any]]:
+        """Let go of the claims of *messages*, which are not delivered; return those that may be, unknown."""
+
+    def returned(self, message: Message[Any]) -> None:
+        """Take note that *message* goes back to its queue."""
+
+    def forget(self, message: Message[Any]) -> None:
+        """Forget *message*: what becomes of its claim is written."""
 
 
 class Acknowledger:
@@ -48,10 +64,18 @@ class Acknowledger:
         self._keep = keep
         self._rejectable = rejectable
         self._ended = ended
+        self.commit: GroupCommit | None = None
+        """With a ledger: what writes a decision there before the broker is told."""
+        self.claims: Claiming | None = None
+        """What claims messages, if the pipeline has a claim."""
         self._observed = type(pipeline).handle_failed is not Pipeline.handle_failed
 
     def delivered(self, messages: Sequence[Message[Any]]) -> None:
         """Acknowledge *messages* as delivered."""
+        if self.commit is not None:
+            for message in messages:
+                self.settle(message, DELIVERED)
+            return
         now, wall = self._now(), time.time()
         metrics = self._metrics
         accounts = metrics.accounts
@@ -90,8 +114,12 @@ class Acknowledger:
             log.error(
                 "%s.%s failed: %s", type(self._pipeline).__name__, where, describe(error), extra=traced(error)
             )
+        unknown = () if self.claims is None else await self.claims.release(messages)
         for message in messages:
-            await self.decide(message, judge(error, message.attempt, self._pipeline.retries))
+            decision = judge(error, message.attempt, self._pipeline.retries)
+            if message in unknown:
+                decision = Decision(Outcome.PARKED, f"outcome unknown: {decision.reason}")
+            await self.decide(message, decision)
 
     async def decide(self, message: Message[Any], decision: Decision) -> None:
         """Tell `handle_failed` of a failure, then carry the *decision* out; once for each delivery."""
@@ -118,25 +146,51 @@ class Acknowledger:
             message.decision = decision
             if not self._hold(message, decision.after):
                 self.settle(message, decision)
+            elif self.commit is not None:
+                self.commit.note(message, decision)
         else:
             self.settle(message, decision)
 
     def settle(self, message: Message[Any], decision: Decision) -> None:
-        """Tell the broker what was decided, as the last step; once."""
+        """Write down what was decided, if there is a ledger, then tell the broker, as the last step; once."""
         if message.state not in (State.RUNNING, State.HELD):
             return
         message.decision = decision
         if message.alone:
             self._ended(message)
+        if self.commit is not None:
+            self.commit.put(message, decision)
+        else:
+            self._tell(message, decision)
+
+    def written(self, entry: Entry) -> None:
+        """Tell the broker what is safe in the ledger now."""
+        message, commit = entry.message, self.commit
+        if self.claims is not None:
+            self.claims.forget(message)
+        if message.state is not State.DECIDED or commit is None:  # a drain gave it back
+            return
+        state = self._tell(message, entry.decision)
+        if entry.message is not message:
+            return  # its redelivery took its place
+        if state is State.DECIDED:
+            commit.release(entry)
+            return
+        commit.told(entry)
+        if state is State.HELD:
+            commit.confirm([entry])
+
+    def _tell(self, message: Message[Any], decision: Decision) -> State:
+        """Tell the broker what was decided; return the state that *message* is in now."""
         origin = message.origin
         if not origin.alive:
             self._stale(message)
-            return
+            return State.DECIDED
         if decision.outcome is Outcome.RETRYING and not self._rejectable(message.queue):
             self._keep(message)
-            return
+            return State.HELD
         message.state = State.SETTLED
-        account = self._metrics.accounts[origin.queue]
+        metrics, account = self._metrics, self._metrics.accounts[origin.queue]
         if decision.outcome is Outcome.RETRYING:
             origin.reject(message)
             account.retrying += 1
@@ -148,8 +202,16 @@ class Acknowledger:
                 account.skipped += 1
             else:
                 account.delivered += 1
-        self._metrics.settle_seconds.observe(self._now() - message.received_at)
-        self._metrics.attempts.observe(message.attempt)
+                if self.commit is not None:
+                    self._succeeded(message)
+        metrics.settle_seconds.observe(self._now() - message.received_at)
+        metrics.attempts.observe(message.attempt)
+        return State.SETTLED
+
+    def _succeeded(self, message: Message[Any]) -> None:
+        wall = self._metrics.last_success_at = time.time()
+        if message.occurred_at is not None:
+            self._metrics.record_seconds.observe(wall - message.occurred_at.timestamp())
 
     def give_back(self, message: Message[Any]) -> None:
         """Return *message* to its queue unfinished."""
@@ -157,6 +219,8 @@ class Acknowledger:
             return
         if message.alone:
             self._ended(message)
+        if self.claims is not None:
+            self.claims.returned(message)
         origin = message.origin
         if origin.alive:
             message.state = State.SETTLED
@@ -167,18 +231,30 @@ class Acknowledger:
         if message.successor is not None:
             self.give_back(message.successor)
 
-    def repeat(self, message: Message[Any], decision: Decision) -> None:
+    def abandon(self, message: Message[Any]) -> None:
+        """Return *message* to its queue although it was decided: that could not be written down."""
+        if message.state is State.DECIDED:
+            message.state = State.RUNNING
+            self.give_back(message)
+
+    def repeat(self, message: Message[Any], answer: Answer) -> None:
         """Settle a redelivery as its first delivery was decided, without working again."""
         self._metrics.duplicates_skipped += 1
-        message.state = State.RUNNING
-        self.settle(message, decision)
+        if not isinstance(answer, Entry):
+            message.state = State.RUNNING
+            self.settle(message, answer)
+            return
+        message.decision, message.entry, message.state = answer.decision, answer, State.DECIDED
+        answer.message = message
+        if answer.written:  # else it is told when it is
+            self.written(answer)
 
     def _stale(self, message: Message[Any]) -> None:
         """Note the decision on a delivery whose session has ended; its redelivery is settled with it."""
         message.state = State.DECIDED
         self._metrics.stale_settles += 1
         if message.successor is not None and message.decision is not None:
-            self.repeat(message.successor, message.decision)
+            self.repeat(message.successor, message.entry or message.decision)
 
 
 def traced(error: BaseException) -> dict[str, Any]:

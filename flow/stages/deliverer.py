@@ -12,6 +12,7 @@ from flow.batch import Batch
 from flow.batcher import Batcher
 from flow.batching import Batching
 from flow.clock import Clock, Timer
+from flow.errors import LedgerError
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
 from flow.outcome import Unavailable
@@ -19,6 +20,7 @@ from flow.pipeline import Pipeline
 from flow.retries import judge
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.bell import Bell
+from flow.stages.claimant import Claimant
 from flow.stages.gate import Gates
 from flow.stages.guard import CallbackTimeout, Guard
 from flow.stages.mark import NOT_STARTED, Mark, Watchdog
@@ -65,6 +67,8 @@ class Deliverer:
         self._watchdog = Watchdog(self.marks, pipeline.batch_timeout, clock)
         self._handle = handle
         self._pace = pace
+        self.claimant: Claimant | None = None
+        """What claims messages, if the pipeline has a claim."""
         target = pipeline.name if name == "default" else f"{pipeline.name} {name}"
         self.gates = Gates(target, options.concurrency, clock, self._bell.ring_all)
 
@@ -132,7 +136,10 @@ class Deliverer:
         """Cancel the running deliveries and return their messages."""
         self._cancelled = True
         self._watchdog.stop()
-        cancelled = [message for mark in self.marks if mark.work is not None for message in mark.work]
+        running = [mark.work for mark in self.marks if mark.work is not None]
+        for batch in running:
+            self._acknowledger.delivered([message for message in batch if message in batch.sent])
+        cancelled = [message for batch in running for message in batch]
         for mark in self.marks:
             mark.work = None
             mark.scope.cancel()
@@ -161,7 +168,7 @@ class Deliverer:
                     turn_ends = self._clock.now() + TURN
                 continue
             self.look()
-            if self._pace.limited and not await self._paced(batch, mark):
+            if (self._pace.limited or self.claimant is not None) and not await self._admitted(batch, mark):
                 continue
             self._start(batch, mark)
             with guard:
@@ -177,7 +184,7 @@ class Deliverer:
 
     def _take(self) -> Batch[Any] | None:
         """Take the next batch; while the target is being probed, one message of it."""
-        if self._closed:
+        if self._closed or self._pace.halted:
             return None
         gates = self.gates
         batch = self.batcher.take(self._clock.now(), gates.shut if gates.down else None)
@@ -186,22 +193,29 @@ class Deliverer:
             return batch.part(batch.messages[:1])
         return batch
 
-    async def _paced(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> bool:
-        """Wait for the rate limit; messages whose session ended meanwhile leave the batch."""
+    async def _admitted(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> bool:
+        """Wait for the rate limit, then claim the messages; tell whether there is something to deliver.
+
+        Messages whose session ended meanwhile leave the batch, and so do those that are not to be delivered.
+        """
         mark.work, mark.since = batch, math.inf
         guard, may_start = Guard(), False
         with guard:
             may_start = await self._pace.wait(batch.messages[0], len(batch))
+            batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
+            if may_start and self.claimant is not None:
+                await self.claimant.admit(batch, lambda message: self.put_alone(message, batch.key))
         batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
-        if may_start and batch.messages and not self.gates.shut(batch.queue):
+        error = None if isinstance(guard.error, LedgerError) else guard.error
+        if guard.error is None and may_start and batch.messages and not self.gates.shut(batch.queue):
             return True
         for message in batch.messages:
             message.state = State.RUNNING
-        if guard.error is None:
+        if error is None:
             self._keep(batch, batch.messages, first=True)
             self.batcher.done(batch)
         else:
-            await self._end(batch, mark, guard.error)
+            await self._end(batch, mark, error)
         mark.work = None
         return False
 
@@ -221,12 +235,13 @@ class Deliverer:
         While the target is down, what is not marked is kept for later instead.
         """
         mark.since = math.inf  # `handle_failed` has a limit of its own
-        epoch, mark.epoch = mark.epoch, NOT_STARTED
-        down = epoch != NOT_STARTED and self.gates.ended(batch.queue, epoch, error)
-        self._metrics.circuit_open[self.name] = bool(self.gates.down)
+        down = self._tell_gates(batch, mark, error)
         unmarked = batch.messages
-        if batch.marks:
-            unmarked = [message for message in batch.messages if message not in batch.marks]
+        if batch.marks or batch.sent:
+            unmarked = [one for one in batch.messages if one not in batch.marks and one not in batch.sent]
+            self._acknowledger.delivered([one for one in batch.messages if one in batch.sent])
+        if self.claimant is not None:
+            unmarked = await self.claimant.ended(batch, unmarked, error)
         if error is None:
             self._acknowledger.delivered(unmarked)
         for message in batch.messages if batch.marks else ():
@@ -235,11 +250,22 @@ class Deliverer:
                 decision = judge(verdict, message.attempt, self._pipeline.retries)
                 await self._acknowledger.decide(message, decision)
         if down:
-            self._keep(batch, unmarked, first=isinstance(error, Unavailable))
+            self._keep(batch, unmarked, first=isinstance(error, Unavailable | LedgerError))
         elif error is not None:
             self._metrics.batch_errors += 1
             await self._acknowledger.failed(unmarked, error, "handle_batch")
         self.batcher.done(batch)
+
+    def _tell_gates(self, batch: Batch[Any], mark: Mark[Batch[Any]], error: Exception | None) -> bool:
+        """Tell the gates how a call ended; return whether its messages are to be kept."""
+        epoch, mark.epoch = mark.epoch, NOT_STARTED
+        if isinstance(error, LedgerError) and self.claimant is not None:
+            if epoch != NOT_STARTED:  # no effect could begin, which says nothing about the target
+                self.gates.abandoned(batch.queue, epoch)
+            return True
+        down = epoch != NOT_STARTED and self.gates.ended(batch.queue, epoch, error)
+        self._metrics.circuit_open[self.name] = bool(self.gates.down)
+        return down
 
     def _keep(self, batch: Batch[Any], messages: list[Message[Any]], *, first: bool) -> None:
         """Put *messages* back into the line of their key: no attempt is spent.

@@ -18,17 +18,20 @@ from flow.outcome import Decision, Outcome
 from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.bell import Bell
+from flow.stages.books import Books, Store
 from flow.stages.deliverer import Deliverer
-from flow.stages.gate import Gates
+from flow.stages.drain import Drain
 from flow.stages.holder import Holder
 from flow.stages.pace import Pace
 from flow.stages.parker import Park, Parker
+from flow.stages.parts import Parts
 from flow.stages.processor import Processor
 from flow.stages.recall import Recall
 from flow.stages.relief import Relief
 from flow.stages.router import Router
 from flow.stages.suspects import PATIENCE, Journal, Suspects
 from flow.stages.threads import Threads
+from flow.stages.waiting import Waiting
 
 
 class Engine:
@@ -46,20 +49,20 @@ class Engine:
         *,
         rejectable: Callable[[str], bool] = lambda _: True,
         journal: Journal | None = None,
+        store: Store | None = None,
     ) -> None:
         """Take *park*, which returns once a copy of a hopeless message is safe in the park.
 
         A queue that is not *rejectable* may drop what is rejected: it is held and tried again here instead.
-        The *journal* guards against messages that kill the process.
+        The *journal* guards against messages that kill the process. What is decided is written into the
+        *store* before the broker is told; without one only this process knows it.
         """
         clock = clock or LoopClock()
-        batchings = pipeline.batchings()
         self.pipeline = pipeline
         self.metrics = metrics
         self.memory = DeliveryMemory()
         self.origins: Sequence[Origin] = ()
         """The consumers of the present session; empty while there is none."""
-        self._now = clock.now
         self._draining = False
         self._quiet = Bell()
         self._over = anyio.Event()
@@ -67,7 +70,7 @@ class Engine:
             clock, pipeline.retry_delay, again=self._again, reject=self._reject, early=self._early
         )
         self._rejectable = rejectable
-        suspects = Suspects(journal, min(PATIENCE, pipeline.handler_timeout / 2))
+        self._suspects = Suspects(journal, min(PATIENCE, pipeline.handler_timeout / 2))
         self.acknowledger = self.acknowledging(
             pipeline,
             metrics,
@@ -76,27 +79,20 @@ class Engine:
             hold=self._holder.hold,
             keep=self._holder.keep,
             rejectable=rejectable,
-            ended=suspects.ended,
+            ended=self._suspects.ended,
         )
         self._parker = Parker(park, self.acknowledger.settle, clock, loop=pipeline.park == "loop")
         self._pace = Pace(pipeline.rate_limit, metrics, clock)
+        batchings = pipeline.batchings()
         slots = pipeline.concurrency + sum(one.concurrency for one in batchings.values())
         self._threads = Threads(slots, pipeline.name) if pipeline.blocking else None
         self.deliverers = {name: self._deliverer(name, one, clock) for name, one in batchings.items()}
         self._relief = Relief(self.deliverers, clock.now)
-        self._processor = Processor(
-            pipeline,
-            Codec(pipeline.message_types(), max_size=pipeline.max_body),
-            Recall(self.memory, self.acknowledger),
-            suspects,
-            self.acknowledger,
-            self._pace,
-            metrics,
-            clock,
-            handle=self._callback(pipeline.handle_message),
-            forward=Router(pipeline, self.deliverers, clock).forward if batchings else None,
-            idle=self._idle,
-        )
+        recall = Recall(self.memory, self.acknowledger)
+        self.books = None if store is None else self._books(store, recall, clock)
+        self._processor = self._handlers(recall, clock)
+        parts = self._parts()
+        self._waiting, self._drain = Waiting(parts, clock.now), Drain(parts, self._quiet)
 
     @property
     def running(self) -> int:
@@ -110,14 +106,7 @@ class Engine:
 
     def buffered(self) -> dict[str, int]:
         """Return how many messages wait before each stage."""
-        waiting = {
-            "processor": len(self._processor.reception),
-            "held": self._holder.held,
-            "parker": self._parker.open,
-        }
-        for name, deliverer in self.deliverers.items():
-            waiting[f"batcher {name}"] = deliverer.batcher.waiting
-        return waiting
+        return self._waiting.buffered()
 
     def oldest(self) -> float:
         """Return the age in seconds of the oldest message that waits, 0.0 when none does."""
@@ -125,20 +114,17 @@ class Engine:
 
     def down(self) -> dict[str, float]:
         """Return the queues whose work waits for a target that is down, and for how many seconds."""
-        since: dict[str, float] = {}
-        for queue, start in (found for one in self._gates() for found in one.since()):
-            since[queue] = max(since.get(queue, 0.0), self._now() - start)
-        return since
+        return self._waiting.down()
 
     def waited(self, queue: str | None) -> float:
         """Return for how many seconds the oldest message of *queue*, or of all, waits; 0.0 when none does."""
-        times = [one.batcher.oldest(queue) for one in self.deliverers.values()]
-        times.append(self._processor.reception.oldest(queue))
-        return self._now() - min((time for time in times if time is not None), default=self._now())
+        return self._waiting.longest(queue)
 
     def give_back(self, queue: str) -> None:
         """Give back all messages of *queue* that wait for something."""
         self._processor.reception.give_back(queue)
+        if self.books is not None:
+            self.books.give_back(queue)
         waiting = [message for one in self.deliverers.values() for message in one.batcher.clear(queue)]
         for message in [*waiting, *self._holder.release(queue)]:
             self.acknowledger.give_back(message)
@@ -147,8 +133,7 @@ class Engine:
         """Wait no more for the target of *queue*, which is consumed no more: what waits for it goes back."""
         if queue in self.down():
             self.give_back(queue)
-        for gates in self._gates():
-            gates.forget(queue)
+        self._waiting.forget(queue)
 
     def stuck(self) -> str | None:
         """Return why nothing will ever be started again, or None."""
@@ -164,7 +149,8 @@ class Engine:
         for message in messages:
             if message.redelivered:
                 metrics.redelivered[message.origin.queue] += 1
-        self._processor.reception.receive(messages)
+        receive = self._processor.reception.receive if self.books is None else self.books.receive
+        receive(messages)
 
     def lost(self, outstanding: Sequence[Message[Any]], unconfirmed: Sequence[Message[Any]]) -> None:
         """Take note that a session or one of its queues ended: what was finished or runs is remembered.
@@ -187,6 +173,8 @@ class Engine:
         for deliverer in self.deliverers.values():
             deliverer.batcher.discard_stale()
         self._processor.reception.discard_stale()
+        if self.books is not None:
+            self.books.lost(unconfirmed)
 
     async def run(self) -> None:
         """Work until `drain` has ended; a stage that ends otherwise raises `EndedUnexpectedly`."""
@@ -197,6 +185,9 @@ class Engine:
                 for slot in deliverer.marks:
                     tasks.start_soon(deliverer.work, slot)
             tasks.start_soon(self._processor.sort)
+            tasks.start_soon(self._suspects.run)
+            if self.books is not None:
+                self.books.start(tasks)
             for _ in range(Parker.CONCURRENCY):
                 tasks.start_soon(self._parker.run, self._quiet.ring_all)
             await self._over.wait()
@@ -205,55 +196,46 @@ class Engine:
             raise EndedUnexpectedly(f"a stage of {self.pipeline.name} was cancelled from outside")
 
     async def drain(self, timeout: float) -> int:
-        """Finish what was received within *timeout* seconds; return how many callbacks had to be cancelled.
-
-        Handlers are started until half of the time, batches until three quarters; what was not started then
-        goes back to the queue. Shortly before the end what still runs is cancelled and goes back too.
-        """
+        """Finish what was received in *timeout* seconds; return how many callbacks had to be cancelled."""
         self._draining = True
-        start = anyio.current_time()
-        stop = timeout - min(2.0, timeout / 5)
-        self._holder.drain()
-        with anyio.move_on_at(start + timeout / 2):
-            await self._until(self._handled)
-        self._processor.close()
-        if not self.deliverers:
-            self._pace.stop()
-        for deliverer in self.deliverers.values():
-            deliverer.flush()
-        with anyio.move_on_at(start + min(timeout * 3 / 4, stop)):
-            await self._until(lambda: not self._busy())
-        self._pace.stop()
-        for deliverer in self.deliverers.values():
-            deliverer.close()
-        with anyio.move_on_at(start + stop):
-            await self._until(lambda: not self._busy())
-        return self._end()
-
-    async def _until(self, reached: Any) -> None:
-        while not reached():
-            await self._quiet.wait()
-
-    def _handled(self) -> bool:
-        """Whether no handler runs, and none will: what waits for a target that is down goes back at once."""
-        return not self._processor.running and not self._processor.startable
-
-    def _busy(self) -> bool:
-        waiting = any(one.startable for one in self.deliverers.values())
-        return bool(self.running or waiting or self._parker.open)
-
-    def _end(self) -> int:
-        hung = self.running
-        cancelled = self._processor.cancel()
-        for deliverer in self.deliverers.values():
-            cancelled += deliverer.cancel()
-        for message in [*cancelled, *self._parker.clear()]:
-            self.acknowledger.give_back(message)
-        self._holder.drain()
+        hung = await self._drain.run(timeout)
         if self._threads is not None:
             self._threads.close()
         self._over.set()
         return hung
+
+    def _parts(self) -> Parts:
+        return Parts(
+            processor=self._processor,
+            deliverers=self.deliverers,
+            holder=self._holder,
+            parker=self._parker,
+            pace=self._pace,
+            acknowledger=self.acknowledger,
+            suspects=self._suspects,
+            books=self.books,
+        )
+
+    def _handlers(self, recall: Recall, clock: Clock) -> Processor:
+        pipeline, forward = self.pipeline, None
+        handle = self._callback(pipeline.handle_message)
+        if self.deliverers:
+            forward = Router(pipeline, self.deliverers, clock).forward
+        elif self.books is not None and self.books.claimant is not None:
+            handle = self.books.claimant.handling(handle, self._again)
+        return Processor(
+            pipeline,
+            Codec(pipeline.message_types(), max_size=pipeline.max_body),
+            recall,
+            self._suspects,
+            self.acknowledger,
+            self._pace,
+            self.metrics,
+            clock,
+            handle=handle,
+            forward=forward,
+            idle=self._idle,
+        )
 
     def _deliverer(self, name: str, options: Batching, clock: Clock) -> Deliverer:
         return Deliverer(
@@ -269,8 +251,19 @@ class Engine:
             apart=self.pipeline.shared(),
         )
 
-    def _gates(self) -> list[Gates]:
-        return [self._processor.gates, *(one.gates for one in self.deliverers.values())]
+    def _books(self, store: Store, recall: Recall, clock: Clock) -> Books:
+        return Books(
+            store,
+            self.pipeline,
+            self.metrics,
+            clock,
+            self.acknowledger,
+            self._pace,
+            recall,
+            receive=lambda messages: self._processor.reception.receive(messages),
+            deliverers=list(self.deliverers.values()),
+            quiet=self._quiet,
+        )
 
     def _callback(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         """Return *callback*, or what runs it in a thread."""
@@ -281,7 +274,9 @@ class Engine:
         if self._draining:
             self._quiet.ring_all()
         reception = self._processor.reception
-        waiting = reception.queues() if reception else ()
+        waiting = reception.queues() if reception else set()
+        if self.books is not None:
+            waiting |= self.books.inquiry.queues()
         return self._relief.give([one for one in self.origins if one.queue not in waiting], slot)
 
     def _again(self, message: Message[Any]) -> None:

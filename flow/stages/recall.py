@@ -4,7 +4,6 @@ from typing import Any
 
 from flow.memory import DeliveryMemory
 from flow.message import Message
-from flow.outcome import Decision
 from flow.stages.acknowledger import Acknowledger
 
 
@@ -18,13 +17,13 @@ class Recall:
     def answers(self, message: Message[Any]) -> bool:
         """Settle the redelivery *message* by what is remembered of its first delivery; tell whether that was
         possible."""
-        entry = self._memory.recall(message) if self._memory else None
-        if entry is None:
+        found = self._memory.recall(message) if self._memory else None
+        if found is None:
             return False
-        if isinstance(entry, Decision):
-            self._acknowledger.repeat(message, entry)
+        if not isinstance(found, Message):
+            self._acknowledger.repeat(message, found)
         else:
-            while entry.successor is not None:
-                entry = entry.successor
-            entry.successor = message
+            while found.successor is not None:
+                found = found.successor
+            found.successor = message
         return True

@@ -1,13 +1,15 @@
 """Messages that may have crashed the worker: worked alone, and parked when they do it again."""
 
 import logging
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import anyio
 
-from flow.errors import DecodeError
+from flow.errors import DecodeError, LedgerError
 from flow.message import Message
 from flow.outcome import Reject
+from flow.stages.bell import Bell
 
 SUSPICIOUS = 3  # deliveries without an outcome; planned restarts count too, so this alone proves nothing
 PATIENCE = 5.0  # seconds that a suspect waits for the one before it, which may itself wait for its target
@@ -24,10 +26,15 @@ class Journal(Protocol):
 
         Raises:
             OSError: it cannot be noted.
+            LedgerError: it cannot be noted now.
         """
 
-    def ended(self, identity: object) -> None:
-        """Note that the message called *identity* has an outcome."""
+    async def ended(self, identities: Collection[object]) -> None:
+        """Note that the messages called *identities* have an outcome.
+
+        Raises:
+            LedgerError: it cannot be noted now.
+        """
 
 
 class Suspects:
@@ -38,7 +45,9 @@ class Suspects:
         self._journal = journal
         self._patience = patience
         self._started: set[object] = set()  # the identities: what is started may come again and end as that
+        self._over: set[object] = set()  # have ended, which is not noted yet
         self._turn = anyio.Event()
+        self._bell = Bell()
 
     def suspect(self, message: Message[Any]) -> bool:
         """Tell whether *message* was delivered so often without an outcome that it is to be worked alone."""
@@ -68,9 +77,13 @@ class Suspects:
         if known:
             return
         try:
+            await self.flush()
             crashes = await self._journal.started(identity)
         except OSError as error:
             log.error("crash loops are not guarded now: the state folder fails (%s)", error.strerror)
+            return
+        except LedgerError as error:
+            log.error("crash loops are not guarded now: %s", error)
             return
         if crashes >= CRASHES:
             raise Reject(f"crashed the worker: it was started {crashes} times and came to no end")
@@ -80,6 +93,28 @@ class Suspects:
         identity = message.identity()
         if identity in self._started and self._journal is not None:
             self._started.discard(identity)
-            self._journal.ended(identity)
+            self._over.add(identity)
             self._turn.set()
             self._turn = anyio.Event()
+            self._bell.ring()
+
+    async def run(self) -> None:
+        """Note what has ended, until cancelled."""
+        while True:
+            await self._bell.wait()
+            try:
+                await self.flush()
+            except (OSError, LedgerError):
+                log.warning("the end of a suspect message could not be noted, which is tried again later")
+
+    async def flush(self) -> None:
+        """Note what has ended, now.
+
+        Raises:
+            OSError: it cannot be noted.
+            LedgerError: it cannot be noted now.
+        """
+        if self._over and self._journal is not None:
+            over = set(self._over)
+            await self._journal.ended(over)
+            self._over -= over

@@ -14,6 +14,7 @@ from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.outcome import Decision, Outcome, Unavailable
 from flow.pipeline import Pipeline
+from flow.records.memory_ledger import MemoryLedger
 from flow.stages.mark import Mark
 from flow.testing.clock import VirtualClock
 from flow.testing.messages import Unsent
@@ -33,7 +34,9 @@ class Bench:
     def __init__(self, pipeline: Pipeline[Any, Any], *, follow_retries: bool) -> None:
         self.clock = VirtualClock()
         self.metrics = PipelineMetrics(pipeline.name, list(pipeline.batchings()))
-        self.engine = RecordingEngine(pipeline, self.metrics, park, self.clock)
+        memory = MemoryLedger(self.clock.now)
+        store = (memory, memory) if pipeline.claim is not None else None
+        self.engine = RecordingEngine(pipeline, self.metrics, park, self.clock, store=store)
         self.engine.recorder.deliverers = list(self.engine.deliverers.values())
         self.engine.recorder.holds = follow_retries
         self._pipeline = pipeline

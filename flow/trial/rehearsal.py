@@ -42,7 +42,7 @@ class Rehearsal:
         body: dict[str, Any] = {
             name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__", "name")
         }
-        body.update(rate_limit=None, handle_failed=Pipeline.handle_failed)
+        body.update(rate_limit=None, claim=None, handle_failed=Pipeline.handle_failed)
         body.update({"handle_batch": handle_batch} if cls.batchings() else {"handle_message": handle_message})
         made = new_class(cls.__name__, (cls,), exec_body=lambda space: space.update(body))
         return cast("PipelineClass", made)

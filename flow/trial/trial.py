@@ -10,6 +10,7 @@ from flow.account import Account
 from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.pipeline import Pipeline
+from flow.records.memory_ledger import MemoryLedger
 from flow.stages.engine import Engine
 from flow.trial.origin import Settled, TrialOrigin
 
@@ -52,7 +53,9 @@ class Trial:
         After `stop` what still runs is cancelled within *timeout* seconds.
         """
         async with self.pipeline.lifespan(), anyio.create_task_group() as tasks:
-            self._engine = Engine(self.pipeline, self._metrics, parked)
+            memory = MemoryLedger()
+            store = (memory, memory) if self.pipeline.claim is not None else None
+            self._engine = Engine(self.pipeline, self._metrics, parked, store=store)
             self._engine.origins = [self.origin]
             tasks.start_soon(self._engine.run)
             try:

@@ -1,0 +1,58 @@
+"""Learns that the broker knows what it was told: from then on the ledger answers no redelivery with it."""
+
+import anyio
+import anyio.lowlevel
+
+from flow.broker.session import Session
+from flow.errors import ConfigError, ConnectionLost
+from flow.stages.commit import GroupCommit
+
+INTERVAL = 1.0  # seconds between two questions
+LAST = 1.0  # seconds for the last one, and as many to write the answer down
+
+
+class Confirmation:
+    """Asks the broker something on each channel that was told something.
+
+    Its answer tells that it has processed all that was written before: AMQP does not confirm acknowledgements.
+    """
+
+    def __init__(self, commit: GroupCommit, session: Session) -> None:
+        """Confirm what *commit* has written and *session* has told."""
+        self._commit = commit
+        self._session = session
+
+    async def run(self) -> None:
+        """Ask again and again until cancelled, while the session lasts."""
+        while True:
+            await anyio.sleep(INTERVAL)
+            await self._ask()
+
+    async def finish(self) -> None:
+        """Ask once more and write the answers down, in bounded time."""
+        if self._commit.fault is None:
+            with anyio.move_on_after(LAST):
+                await self._ask()
+            with anyio.move_on_after(LAST):
+                await self._commit.flush()
+
+    async def _ask(self) -> None:
+        lines = {line.consumer: line for line in self._session.lines.values()}
+        for origin in self._commit.unconfirmed():
+            consumed = origin in lines
+            if not consumed and not self._commit.gone(origin):
+                continue
+            told = self._commit.take(origin)
+            try:
+                await (
+                    anyio.lowlevel.checkpoint()
+                )  # what is told in this turn of the loop is written at its end
+                if consumed:
+                    await self._session.ready(origin.queue)
+            except (ConfigError, ConnectionLost):
+                self._commit.put_back(origin, told)
+                continue
+            except BaseException:  # cancelled
+                self._commit.put_back(origin, told)
+                raise
+            self._commit.confirm(told)

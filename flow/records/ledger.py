@@ -1,0 +1,211 @@
+"""The ledger in a database, which every worker shares."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, insert, select, update
+
+from flow.errors import DatabaseError, LedgerError, RowRefused
+from flow.ledger import Found, Row, digest
+from flow.outcome import Decision, Outcome
+from flow.records.database import Database
+from flow.records.tables import claims, ledger, starts
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+PATIENCE = 10.0  # seconds for one call
+KEPT = timedelta(
+    days=30
+)  # an unsettled row answers, and a start counts; by then a message has come to its end
+MANY = 500  # values in one condition
+
+
+class SqlLedger:
+    """The `Ledger` in the tables of the records."""
+
+    def __init__(self, database: Database) -> None:
+        """Write to *database*, which is open."""
+        self._database = database
+        self._doubtful = False  # the last write failed, and may have been committed all the same
+
+    async def write(self, rows: Sequence[Row]) -> Sequence[int | None]:
+        """Write *rows* in one transaction; when it is refused, each in its own: one row holds up no other.
+
+        Raises:
+            LedgerError: the database cannot be had now.
+        """
+        try:
+            return await self._write(rows)
+        except RowRefused:
+            return [await self._alone(row) for row in rows]
+
+    async def unsettled(self, pipeline: str, queue: str, identities: Sequence[bytes]) -> Sequence[Found]:
+        """Return the unsettled rows of *pipeline* about *identities* from *queue*, the oldest first.
+
+        Raises:
+            LedgerError: the database cannot be had now.
+        """
+        found: list[Found] = []
+        columns = ledger.c.id, ledger.c.identity, ledger.c.outcome, ledger.c.reason, ledger.c.after
+        with refused():
+            async with self._database.reading(patience=PATIENCE) as connection:
+                for wanted in parts(identities):
+                    query = select(*columns).where(
+                        ledger.c.queue == queue,
+                        ledger.c.identity.in_(wanted),
+                        ledger.c.pipeline == pipeline,
+                        ledger.c.unsettled,
+                        ledger.c.at > datetime.now(UTC) - KEPT,
+                    )
+                    found += [
+                        Found(number, identity, Decision(Outcome(outcome), reason or "", seconds(after)))
+                        for number, identity, outcome, reason, after in await connection.execute(query)
+                    ]
+        return sorted(found, key=lambda one: one.id)
+
+    async def settle(self, ids: Sequence[int]) -> None:
+        """Note that the broker knows of the rows *ids*.
+
+        Raises:
+            LedgerError: the database cannot be had now.
+        """
+        with refused():
+            async with self._database.begin(patience=PATIENCE) as connection:
+                for some in parts(ids):
+                    await connection.execute(
+                        update(ledger).where(ledger.c.id.in_(some)).values(unsettled=False)
+                    )
+
+    async def ready(self) -> None:
+        """See that the database can be written.
+
+        Raises:
+            LedgerError: not now.
+        """
+        with refused():
+            async with self._database.begin(patience=PATIENCE) as connection:
+                await connection.execute(update(ledger).where(ledger.c.id == 0).values(unsettled=False))
+
+    async def _write(self, rows: Sequence[Row]) -> Sequence[int]:
+        doubtful, self._doubtful = self._doubtful, True
+        with refused():
+            async with self._database.begin(patience=PATIENCE) as connection:
+                written = await there(connection, rows) if doubtful else {}
+                new = [row for row in rows if (row.identity, row.at) not in written]
+                if new:
+                    statement = insert(ledger).returning(ledger.c.id, sort_by_parameter_order=True)
+                    ids = await connection.scalars(statement, [values(row) for row in new])
+                    written |= {(row.identity, row.at): number for row, number in zip(new, ids, strict=True)}
+                await done(connection, rows)
+        self._doubtful = False
+        return [written[row.identity, row.at] for row in rows]
+
+    async def _alone(self, row: Row) -> int | None:
+        try:
+            return (await self._write([row]))[0]
+        except RowRefused:
+            return None
+
+
+class SqlStarts:
+    """Which suspect messages were started and have no outcome yet, for all workers of all machines."""
+
+    def __init__(self, database: Database) -> None:
+        """Write to *database*, which is open."""
+        self._database = database
+
+    async def started(self, identity: object) -> int:
+        """Note that the message called *identity* is started; return how often it was, without an outcome.
+
+        Raises:
+            LedgerError: it cannot be noted now.
+        """
+        name, now = digest(identity), datetime.now(UTC)
+        with refused():
+            async with self._database.begin(patience=PATIENCE) as connection:
+                earlier = await connection.scalar(
+                    select(func.count()).where(starts.c.identity == name, starts.c.at > now - KEPT)
+                )
+                await connection.execute(insert(starts).values(identity=name, at=now))
+        return earlier or 0
+
+    async def ended(self, identities: Collection[object]) -> None:
+        """Note that the messages called *identities* have an outcome, whatever it is.
+
+        Raises:
+            LedgerError: it cannot be noted now.
+        """
+        with refused():
+            async with self._database.begin(patience=PATIENCE) as connection:
+                for names in parts([digest(identity) for identity in identities]):
+                    await connection.execute(delete(starts).where(starts.c.identity.in_(names)))
+
+
+def values(row: Row) -> dict[str, Any]:
+    """Return the columns of *row*."""
+    return {
+        "pipeline": row.pipeline,
+        "queue": row.queue,
+        "identity": row.identity,
+        "record_id": row.record_id,
+        "attempt": row.attempt,
+        "outcome": row.outcome.value,
+        "reason": row.reason or None,
+        "after": None if row.after is None else min(round(row.after * 1000), 2**31 - 1),
+        "target_id": row.target_id,
+        "at": row.at,
+        "unsettled": row.unsettled,
+    }
+
+
+async def there(connection: "AsyncConnection", rows: Sequence[Row]) -> dict[tuple[bytes, datetime], int]:
+    """Return the ids of those *rows* that are there already, by identity and moment."""
+    found: dict[tuple[bytes, datetime], int] = {}
+    for some in parts(rows):
+        query = select(ledger.c.id, ledger.c.identity, ledger.c.at).where(
+            ledger.c.queue.in_({row.queue for row in some}),
+            ledger.c.identity.in_([row.identity for row in some]),
+            ledger.c.at.in_([row.at for row in some]),
+        )
+        found |= {(identity, at): number for number, identity, at in await connection.execute(query)}
+    return found
+
+
+async def done(connection: "AsyncConnection", rows: Sequence[Row]) -> None:
+    """Note that the claims of *rows* are done: their effects have happened, whoever holds them now."""
+    for row in rows:
+        if row.claim is not None:
+            await connection.execute(
+                update(claims)
+                .where(claims.c.pipeline == row.pipeline, claims.c.key == row.claim)
+                .values(state="done", target_id=row.target_id)
+            )
+
+
+def seconds(milliseconds: int | None) -> float | None:
+    """Return *milliseconds* in seconds."""
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def parts(many: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield *many* in parts that fit into one condition."""
+    for first in range(0, len(many), MANY):
+        yield many[first : first + MANY]
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Let what the database raises be an error of the ledger; what is wrong with a row passes.
+
+    Raises:
+        LedgerError: the database refused or failed.
+    """
+    try:
+        yield
+    except RowRefused:
+        raise
+    except DatabaseError as error:
+        raise LedgerError(str(error)) from error
