@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
-from flow import Batch, Batching, Message, Pipeline, RateLimit, Retries, Skip
+from flow import Batch, Batching, Claim, Message, Pipeline, RateLimit, Retries, Skip
 from flow.records.mailing import Recipient, Recipients
 from flow.schema import ActionMessage, IdsMessage
 from flow.targets.letters import Letter
@@ -24,9 +24,10 @@ class Confirm(Pipeline[IdsMessage | ActionMessage]):
 
     queue = "system.email.confirm"
     batching = Batching(size=50, timeout=2.0)
-    batch_timeout = 900.0
+    batch_timeout = 300.0  # what is claimed here is free again after a crash so much later, and a minute
     retries = Retries(attempts=12)
     rate_limit = RateLimit(messages=20, per=1.0, key=lambda message: message.body.org_id)
+    claim = Claim(key=lambda message: str(message.body.action_id), unknown="park")  # nobody is mailed twice
     settings: ConfirmSettings
 
     @asynccontextmanager

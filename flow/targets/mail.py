@@ -17,11 +17,19 @@ from flow.settings import Secret, Settings
 from flow.targets.addresses import Mailbox, mailbox, name_of_person, sender
 from flow.targets.bounces import Bounces
 from flow.targets.letters import Letter, Sender, compose, message_id
-from flow.targets.smtp import Bounced, MailServer, OutcomeUnknown, Security, Sending, SmtpConnection
+from flow.targets.smtp import (
+    LONGEST,
+    Bounced,
+    MailServer,
+    OutcomeUnknown,
+    Security,
+    Sending,
+    SmtpConnection,
+)
 from flow.targets.templates import Templates
 
 B = TypeVar("B", bound=IdsMessage | ActionMessage)
-BATCH = 600.0  # seconds for the mails of one batch; what is left then waits for the next attempt
+BATCH = 90.0  # seconds in which mails of a batch are begun; with the last one it ends within 300
 SOONEST, LATEST = 60.0, 600.0  # seconds until a mail is tried again: twice as long each time
 
 
@@ -34,7 +42,7 @@ class MailSettings(Settings):
     security: Security = "starttls"
     user: str | None = None
     password: Secret | None = None
-    timeout: float = 30.0  # seconds for one command
+    timeout: float = LONGEST  # seconds for one command, 20 at most
     cafile: str | None = None  # authorities to trust instead of the machine's
     sender: str  # "River Club <mail@example.org>"; an organisation may have its own
     bounce_address: str | None = None  # where servers report to; None: to the sender
@@ -78,20 +86,40 @@ class MailTarget:
         may raise `Skip`, `Retry` or `Reject`.
 
         Raises:
-            Unavailable: the mail server is away, and no mail of the batch was sent.
+            Unavailable: the mail server is away; what was sent counts.
+            OutcomeUnknown: a mail was given to the server, whose reply was never heard.
+            ConfigError: the pipeline has no claim.
         """
+        if batch.claim is None:
+            raise ConfigError("a pipeline that mails must have a claim, so that nobody is mailed twice")
+        unknown: OutcomeUnknown | None = None
         async with self.session() as session:
             for message in batch:
-                with deciding(batch, message):
-                    to = found.get(message.body.action_id)
-                    if to is None:
-                        raise Retry(f"nothing is known of the action: is {VARIABLE} set to its records?")
-                    try:
-                        await session.send(letter(reachable(to)))
-                    except Bounced:
-                        if not to.testing:
-                            await self._bounced.note(to)
-                        raise
+                try:
+                    with deciding(batch, message):
+                        await self._mail(session, batch, message, found, letter)
+                except OutcomeUnknown as error:
+                    unknown = error
+        if unknown is not None:
+            raise unknown  # decides only what was on its way, and parks it
+
+    async def _mail(
+        self,
+        session: "MailSession",
+        batch: Batch[B],
+        message: Message[B],
+        found: Mapping[int, Recipient],
+        letter: Callable[[Recipient], Letter],
+    ) -> None:
+        to = found.get(message.body.action_id)
+        if to is None:
+            raise Retry(f"nothing is known of the action: is {VARIABLE} set to its records?")
+        try:
+            await session.send(letter(reachable(to)), batch.sending(message))
+        except Bounced:
+            if not to.testing:
+                await self._bounced.note(to)
+            raise
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["MailSession"]:
@@ -152,34 +180,19 @@ class MailSession:
         """Take a connection, not opened yet, and the monotonic time at which no mail is begun any more."""
         self._connection = connection
         self._deadline = deadline
-        self._sent = 0
-        self._away: Retry | None = None
 
     async def send(self, letter: Letter, sending: Sending | None = None) -> None:
         """Hand in *letter*; *sending* surrounds the moments in which its fate is not known.
 
         Raises:
-            Unavailable: the server is away, and no mail of the batch was sent.
+            Unavailable: the server is away, or too slow for the whole batch.
             Retry: not now.
             Bounced: there is no such address.
             OutcomeUnknown: it was given to the server, whose reply was never heard; never send it again.
             Reject: the server will not take it.
         """
-        if self._away is not None:
-            raise self._away
         if time.monotonic() > self._deadline:
-            raise Retry("the mail server is too slow for the whole batch")
-        try:
-            await self._send(letter, sending)
-        except Unavailable as verdict:
-            if not self._sent:
-                raise
-            # What was sent counts: only the rest of the batch waits.
-            self._away = Retry(verdict.reason, verdict.after)
-            raise self._away from None
-        self._sent += 1
-
-    async def _send(self, letter: Letter, sending: Sending | None) -> None:
+            raise Unavailable("the mail server is too slow for the whole batch")
         connection = self._connection
         if not connection.is_open:
             await connection.open()
@@ -214,8 +227,6 @@ def deciding(batch: Batch[Any], message: Message[Any]) -> Iterator[None]:
         batch.retry(message, verdict.reason, patience if verdict.after is None else verdict.after)
     except Reject as verdict:
         batch.reject(message, verdict.reason)
-    except OutcomeUnknown as error:
-        batch.reject(message, str(error))
 
 
 def shown(to: Recipient) -> dict[str, Any]:

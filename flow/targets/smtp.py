@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Security = Literal["starttls", "tls", "none"]
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LONGEST = 20.0  # seconds of a timeout: a connection and a mail then take 10 times as long, at most
+OPENING = 2  # times the timeout: what a connection may take in all, with TLS and login
 PATIENCE = 5  # times the timeout: what a server may take to accept a mail that it has got whole
 FAREWELL = 2.0  # seconds for QUIT
 DOT = re.compile(rb"^\.", re.MULTILINE)
@@ -50,8 +52,8 @@ class MailServer:
     """`starttls` and `tls` verify the certificate; a server that does not offer it gets no mail."""
     user: str | None = None
     password: Secret | None = None
-    timeout: float = 30.0
-    """Seconds for each command; five times that for the reply to a whole mail."""
+    timeout: float = LONGEST
+    """Seconds for each command, 20 at most; five times that for the reply to a whole mail."""
     cafile: str | None = None
     """Certificates of authorities to trust instead of the machine's."""
 
@@ -66,6 +68,10 @@ class MailServer:
         except ModuleNotFoundError:
             raise ConfigError("aiosmtplib is needed to send mail: install proca-flow[mail]") from None
         seconds("the timeout of the mail server", self.timeout)
+        if self.timeout > LONGEST:
+            raise ConfigError(
+                f"the timeout of the mail server must be at most {LONGEST:g} s: a batch must end"
+            )
         if not self.host or not self.host.isprintable() or " " in self.host:
             raise ConfigError("the mail server must be the name of a host, without a port")
         if self.port is not None and not 0 < self.port < 65536:
@@ -126,11 +132,12 @@ class SmtpConnection:
             tls_context=server.context(),
         )
         try:
-            await smtp.connect()
-            if server.user is not None and secret is not None:
-                await smtp.login(server.user, secret.reveal())
-            if smtp.is_ehlo_or_helo_needed:
-                await smtp.ehlo()
+            with anyio.fail_after(server.timeout * OPENING):
+                await smtp.connect()
+                if server.user is not None and secret is not None:
+                    await smtp.login(server.user, secret.reveal())
+                if smtp.is_ehlo_or_helo_needed:
+                    await smtp.ehlo()
         except SMTPResponseException as error:
             smtp.close()
             said = Reply.of(error.code, error.message)
@@ -229,7 +236,7 @@ class SmtpConnection:
             response = await protocol.read_response(timeout=self.server.timeout * PATIENCE)
         except (SMTPException, OSError) as error:
             smtp.close()
-            raise OutcomeUnknown(f"it is not known whether the mail was sent: {why(error)}") from None
+            raise OutcomeUnknown(f"the mail server did not say whether it took the mail: {why(error)}") from None
         if response.code == CLOSING:
             smtp.close()
         return response
@@ -270,6 +277,10 @@ def why(error: Exception) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, ConnectionError):
+        return "it closed the connection"
     text = str(error)
     if "STARTTLS" in text:
         return "it does not offer STARTTLS"
