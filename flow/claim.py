@@ -89,8 +89,21 @@ class Claims(Protocol):
         *unknown* "again".
         """
 
-    async def begin(self, pipeline: str, key: str, holder: str, seconds: float) -> bool:
-        """Note that the effect is under way, for *seconds* at most; False: *holder* has lost the claim."""
+    async def begin(
+        self,
+        pipeline: str,
+        key: str,
+        holder: str,
+        seconds: float,
+        *,
+        done: Sequence[str] = (),
+        undone: Sequence[str] = (),
+    ) -> bool:
+        """Note that the effect is under way, for *seconds* at most; False: *holder* has lost the claim.
+
+        Noted with it: the effects of *done*, which were under way before, have happened, and those of
+        *undone* have not.
+        """
 
     async def free(self, pipeline: str, keys: Sequence[str], holder: str) -> None:
         """Let go of *keys*: their effects have not happened."""

@@ -41,8 +41,17 @@ class SqlClaims:
                     standings |= await self._take(connection, pipeline, some, holder, seconds, unknown)
         return standings
 
-    async def begin(self, pipeline: str, key: str, holder: str, seconds: float) -> bool:
-        """Note that the effect is under way; False: *holder* has lost the claim.
+    async def begin(
+        self,
+        pipeline: str,
+        key: str,
+        holder: str,
+        seconds: float,
+        *,
+        done: Sequence[str] = (),
+        undone: Sequence[str] = (),
+    ) -> bool:
+        """Note that the effect is under way, and how earlier ones ended, as `Claims` says.
 
         Raises:
             LedgerError: the database cannot be had now.
@@ -51,6 +60,10 @@ class SqlClaims:
         statement = update(claims).where(ours).values(state=SENDING, until=self._moment(seconds))
         with refused():
             async with self._database.begin(patience=PATIENCE) as connection:
+                for keys, state in ((done, DONE), (undone, CLAIMED)):
+                    if keys:
+                        begun = and_(of(pipeline, keys), claims.c.holder == holder, claims.c.state == SENDING)
+                        await connection.execute(update(claims).where(begun).values(state=state))
                 result = await connection.execute(statement)
         return bool(result.rowcount == 1)
 

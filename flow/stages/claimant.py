@@ -57,6 +57,10 @@ class Claimant:
         self._begun: set[Message[Any]] = set()  # whose effect may have happened
         self._later: dict[Message[Any], Timer] = {}  # whose claims are held elsewhere
         self._free: list[str] = []  # to be let go of
+        # How effects ended that the claims still call under way; noted when the next one begins, so that a
+        # kill leaves one in doubt for each batch and not all that came before it.
+        self._done: list[str] = []
+        self._undone: list[str] = []
 
     @property
     def waiting(self) -> int:
@@ -237,7 +241,17 @@ class Claimant:
         """
         key = self._keys[message]
         name = self._metrics.pipeline
-        if not await self._commit.once(lambda: self._claims.begin(name, key, self._holder, self._seconds)):
+        done, self._done = self._done, []
+        undone, self._undone = self._undone, []
+        try:
+            begun = await self._commit.once(
+                lambda: self._claims.begin(name, key, self._holder, self._seconds, done=done, undone=undone)
+            )
+        except BaseException:
+            self._done += done
+            self._undone += undone
+            raise
+        if not begun:
             raise LedgerError(f"{name} has lost a claim before its effect began")
         self._begun.add(message)
 
@@ -245,14 +259,19 @@ class Claimant:
     async def _sending(self, batch: Batch[Any], message: Message[Any]) -> AsyncIterator[None]:
         if message in self._begun or message in batch.sent:
             raise ValueError(f"{message!r} has been sent in this batch already")
+        key = self._keys[message]
         await self._begin(message)
         try:
             yield
         except Verdict:
             self._begun.discard(message)
+            self._undone.append(key)
             raise
         self._begun.discard(message)
-        if message not in batch.marks:
+        if message in batch.marks:
+            self._undone.append(key)
+        else:
+            self._done.append(key)
             batch.sent.add(message)
 
     def _wait(self, message: Message[Any], standing: Standing, later: Later) -> None:
