@@ -236,7 +236,9 @@ class SmtpConnection:
             response = await protocol.read_response(timeout=self.server.timeout * PATIENCE)
         except (SMTPException, OSError) as error:
             smtp.close()
-            raise OutcomeUnknown(f"the mail server did not say whether it took the mail: {why(error)}") from None
+            raise OutcomeUnknown(
+                f"the mail server did not say whether it took the mail: {why(error)}"
+            ) from None
         if response.code == CLOSING:
             smtp.close()
         return response

@@ -146,7 +146,7 @@ async def test_no_reply_to_a_whole_mail_is_an_unknown_outcome(postbox: Postbox) 
     postbox.content = lambda envelope: DROP
     sending = Sending()
     async with connected(postbox) as connection:
-        with pytest.raises(OutcomeUnknown, match=r"^the mail server did not say whether it took the mail: ") as unknown:
+        with pytest.raises(OutcomeUnknown, match=r"^the mail server did not say whether") as unknown:
             await connection.send("mail@example.org", "ada@example.org", CONTENT, sending=sending)
 
     assert not isinstance(unknown.value, Reject | Retry | Unavailable)
