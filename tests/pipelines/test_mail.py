@@ -1,8 +1,10 @@
 """The two mailers on real records and a real mail server: who gets which mail, and what others get."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +15,11 @@ from flow.codec import Codec
 from flow.errors import ConfigError
 from flow.outcome import Outcome
 from flow.records.database import Database
+from flow.records.mailing import of_message
 from flow.records.url import VARIABLE
 from flow.settings import load
+from flow.targets.links import ConfirmLinks
+from flow.targets.mail import MailSettings, shown
 from flow.testing import Result, action, run_messages
 from pipelines.confirm import Confirm, ConfirmSettings
 from pipelines.thank_you import ThankYou, ThankYouSettings
@@ -25,6 +30,7 @@ from tests.targets.mail_server import DROP, Postbox, mail_server
 
 pytestmark = pytest.mark.anyio
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "mail.md"
 LINKS = "https://act.example.org"
 Outcomes = list[tuple[Outcome, str]]
 
@@ -481,3 +487,29 @@ def test_both_read_what_is_in_their_queues() -> None:
         for cls in (Confirm, ThankYou):
             message = MemoryOrigin(cls.queue).message(sample(name))
             Codec(cls.message_types()).decode(message)
+
+
+def test_the_settings_are_those_of_the_document() -> None:
+    named = set(re.findall(r"`MAIL_(\w+)`", DOCUMENT.read_text())) - {"PASSWORD_FILE"}
+
+    fields = {
+        name.upper()
+        for cls in (MailSettings, ConfirmSettings, ThankYouSettings)
+        for name in cls.__annotations__
+        if name != "prefix"
+    }
+    assert named == fields
+
+
+def test_the_variables_of_templates_are_those_of_the_document() -> None:
+    section = DOCUMENT.read_text().split("see these variables")[1].split("\n\n")[1]
+    cells = [line.split("|")[1] for line in section.splitlines()[2:]]
+    named = {name for cell in cells for name in re.findall(r"`([\w.]+)`", cell)}
+
+    to = of_message(action())
+    given = {
+        f"{name}.{inner}" if isinstance(value, dict) and name != "custom_fields" else name
+        for name, value in {**shown(to), **ConfirmLinks(LINKS).variables(to)}.items()
+        for inner in (value if isinstance(value, dict) and name != "custom_fields" else [name])
+    }
+    assert named == given
