@@ -16,9 +16,9 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# `make demo DEMO="--forever"` hands options on.
 demo: setup
-	@deploy/need.sh rabbitmq
-	@$(BIN)/flow demo
+	@$(BIN)/flow demo $(DEMO)
 
 test: setup lint types unit
 

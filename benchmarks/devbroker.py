@@ -18,7 +18,7 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic, Channel, Connection, Queue
 from pamqp.header import ContentHeader, ProtocolHeader
 
-from flow.demo.rabbitmq_node import RabbitMQNode
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 BODY = b'{"actionId": 7, "actionPageId": 3, "orgId": 2, "schema": "proca:ids:1"}'
 BURST = 100  # messages written at once

@@ -19,8 +19,8 @@ from aiormq.abc import AbstractChannel
 
 from flow import Message, Pipeline
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.runner import Runner
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 RATE = 300.0  # messages published in a second
 FULL = "full"

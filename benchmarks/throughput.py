@@ -25,7 +25,7 @@ from bodies import KINDS, bodies
 from filling import Filler, filler
 from measured import QUEUE
 
-from flow.demo.rabbitmq_node import RabbitMQNode
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 HERE = Path(__file__).parent
 LONGEST = 300.0  # seconds for one run

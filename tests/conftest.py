@@ -10,10 +10,11 @@ import pytest
 import trustme
 
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import Certificate, RabbitMQNode
 from flow.records.database import Database
 from tests.nodes.postgresql_node import TEMPLATE, PostgreSQLNode
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import Certificate, RabbitMQNode
+from tests.targets.sqs_server import SqsServer
 
 
 @pytest.fixture
@@ -73,6 +74,25 @@ def vhost(rabbitmq: RabbitMQControl) -> Iterator[str]:
 def amqp_url(rabbitmq: RabbitMQControl, vhost: str) -> str:
     """The URL of the virtual host of this test."""
     return rabbitmq.url(vhost)
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials as AWS finds them in the environment, and nothing of who runs the tests."""
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="module")
+def sqs() -> Iterator[SqsServer]:
+    """A server of SQS for the tests of one file."""
+    with SqsServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

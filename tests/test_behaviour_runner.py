@@ -12,12 +12,12 @@ import pytest
 from flow.batch import Batch
 from flow.batching import Batching
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
 from flow.message import Message
 from flow.outcome import Retry
 from flow.pipeline import Pipeline
 from flow.runner import Runner, RunOptions
 from tests.broker.queues import Queues, connected, eventually, until
+from tests.nodes.rabbitmq_control import QueueLength, RabbitMQControl
 
 pytestmark = pytest.mark.anyio
 

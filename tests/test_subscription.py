@@ -11,7 +11,6 @@ import pytest
 from pamqp.commands import Basic, Connection, Queue
 
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
 from flow.errors import ConfigError, ConnectionLost, NotFound
 from flow.message import Message
 from flow.metrics import PipelineMetrics
@@ -23,6 +22,7 @@ from flow.subscription import Subscription
 from tests.broker.peer import Peer
 from tests.broker.queues import Queues, connected, eventually, until
 from tests.broker.wire import frame
+from tests.nodes.rabbitmq_control import QueueLength, RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

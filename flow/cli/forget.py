@@ -15,7 +15,7 @@ from flow.records.url import DatabaseUrl
 
 NOT_HERE = (
     "What was published before is not touched: messages in queues are delivered as they are, parked ones\n"
-    "stay (flow dead export writes them to a file, with the ids of their actions), targets keep what they have."
+    "stay (flow dead export writes them to a file, with the ids of the actions), targets keep what they have."
 )
 
 
@@ -61,9 +61,9 @@ async def _forgotten(url: DatabaseUrl, supporter: str, address: str | None, yes:
             click.confirm("Erase the personal data of this person for good?", abort=True)
         async with database.begin() as connection:
             done = await forget(connection, person, datetime.now(UTC))
+        click.echo(told(done))
+        click.echo(NOT_HERE)
         await database.clear_log()
-    click.echo(told(done))
-    click.echo(NOT_HERE)
     return 0
 
 

@@ -1,1 +1,1 @@
-"""What `flow demo` and the tests run against: a private RabbitMQ node."""
+"""The whole way of messages as a story on embedded parts, and the parts of it that tests use as well."""

@@ -213,8 +213,8 @@ class CrmServer:
         refusal = None
         if faults.outage:
             refusal = JSONResponse(quoted, 503)
-        elif faults.status is not None:
-            refusal = JSONResponse(quoted, faults.status)
+        elif (status := faults.refusal(self.requests)) is not None:
+            refusal = JSONResponse(quoted, status)
         elif faults.limited is not None:
             refusal = JSONResponse(quoted, 429, {"Retry-After": faults.limited})
         elif not hmac.compare_digest(sent.encode(), f"Bearer {self.token}".encode()):

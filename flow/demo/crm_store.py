@@ -17,6 +17,8 @@ class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Answer 503 and apply nothing."""
     status: int | None = None
     """Answer every call with this status, quoting the call, and apply nothing."""
+    failing: int = 0
+    """Answer every so-manieth call with 500 and apply nothing; 0: none."""
     limited: str | None = None
     """Answer 429 with this Retry-After and apply nothing."""
     delay: float = 0.0
@@ -42,6 +44,10 @@ class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     unknown_campaigns: list[str] = msgspec.field(default_factory=list)
     """Names of campaigns the CRM does not know."""
 
+    def refusal(self, number: int) -> int | None:
+        """Return the status with which the call with this *number* is refused, or None."""
+        return 500 if self.failing and number and number % self.failing == 0 else self.status
+
     def result(self, one: str) -> dict[str, Any] | None:
         """Return what is answered for the item with the id *one*, None to leave it out."""
         if one in self.invalid:
@@ -62,6 +68,8 @@ class CrmStore:
         """Write each applied item to the file *effects*; what the file holds counts as applied already."""
         self.records: dict[str, dict[str, Any]] = {}
         self.effects: Counter[str] = Counter()
+        self.whole = True
+        """Whether `records` holds what came, not only its id."""
         self._file: int | None = None
         if effects is not None:
             if effects.exists():
@@ -71,7 +79,7 @@ class CrmStore:
     def apply(self, items: list[dict[str, Any]]) -> None:
         """Take *items* in; they are on the disk when this returns."""
         for item in items:
-            self.records[item["id"]] = item
+            self.records[item["id"]] = item if self.whole else {"id": item["id"]}
             self.effects[item["id"]] += 1
         if self._file is not None and items:
             now = time.time()

@@ -1,203 +1,222 @@
 """The main job as a story: signatures on their way to a CRM, with poison, refusals and outages."""
 
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
-from flow.broker.declaring import Declarer
-from flow.broker.publisher import Publisher
+from flow.batching import Batching
 from flow.broker.url import BrokerUrl
+from flow.demo.broker import KEY, QUEUE, RETRY_DELAY, parked, plumbed
+from flow.demo.cast import Role, Sent
 from flow.demo.crm_server import CrmServer
-from flow.demo.rabbitmq_node import RabbitMQNode
-from flow.demo.signatures import action, body, poison
-from flow.parking import read_parked
+from flow.demo.explanation import Evidence, Explanation
+from flow.demo.feeder import Feeder
+from flow.demo.meter import Figure, Meter, batch_note, figures_of
+from flow.demo.trouble import Trouble
+from flow.demo.view import View
+from flow.demo.witness import Witness
+from flow.message import Message
+from flow.ops import Ops
 from flow.pipeline import Pipeline
-from flow.plumbing.park import opened_park
-from flow.plumbing.push import Push
-from flow.plumbing.setup import set_up, topology_for
 from flow.runner import Runner, RunOptions
+from flow.service import Service
 from flow.target import load
-from flow.topology import DEAD_QUEUE, RETRY_QUEUE
+from flow.topology import RETRY_QUEUE
 
-ORGANISATION = "acme"
-QUEUE = f"{ORGANISATION}.crm"
-KEY = f"{ORGANISATION}.system.action"
-RETRY_DELAY = 1.0  # seconds, instead of 30
-OUTAGE = 2.0  # seconds
-PATIENCE = 90.0  # seconds until the demo gives up waiting for the end
-
-Say = Callable[[str], None]
+PATIENCE = 60.0  # seconds until the demo gives up waiting for the last messages
+LOOK = 0.1  # seconds between two looks for the end
+REST = 5.0  # seconds of the whole for what is still under way when all is published
+SHORTEST = 2.0  # seconds of publishing
+HOST = "127.0.0.1"
 
 
-@dataclass(frozen=True)
-class Cast:
-    """How many signatures there are, and which action ids are special."""
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """How long the story is."""
 
     signatures: int = 3000
-    refused: set[int] = field(init=False)
-    """Those that the CRM will never take."""
-    testing: set[int] = field(init=False)
-    """Those of people who tried the form out."""
-    busy: set[int] = field(init=False)
-    """Those that the CRM takes at the third attempt only."""
-    wanted: set[int] = field(init=False)
-    """Those that must be in the CRM at the end."""
-    poison: int = field(init=False)
-    """How many bodies can never be read."""
-
-    def __post_init__(self) -> None:
-        everybody = set(range(1, self.signatures + 1))
-        parts = {
-            "refused": set(range(50, self.signatures + 1, 100)),
-            "testing": set(range(25, self.signatures + 1, 50)),
-            "busy": set(range(10, self.signatures + 1, 40)),
-        }
-        parts["testing"] -= parts["refused"]
-        parts["busy"] -= parts["refused"] | parts["testing"]
-        parts["wanted"] = everybody - parts["refused"] - parts["testing"]
-        for name, numbers in parts.items():
-            object.__setattr__(self, name, numbers)
-        object.__setattr__(self, "poison", self.signatures // 100)
+    """How many are published; with *forever* in each round."""
+    seconds: float = 20.0
+    """About how long it lasts; with *forever* the length of a round."""
+    forever: bool = False
+    ops_port: int = 0
 
     @property
-    def parked(self) -> int:
-        """How many messages must be parked at the end."""
-        return self.poison + len(self.refused)
+    def round(self) -> float:
+        """For how many seconds is published."""
+        return self.seconds if self.forever else max(SHORTEST, self.seconds - REST)
 
 
-class Demo:
-    """The story on a RabbitMQ node of its own."""
+class Story:
+    """Everything in one process: the broker, the feeder, the CRM, and flow between them."""
 
-    def __init__(self, say: Say, cast: Cast | None = None) -> None:
-        self._say = say
-        self._cast = cast or Cast()
-        self._began = time.monotonic()
-        self._published = anyio.Event()
-        self._confirmed = 0
+    def __init__(self, view: View, script: Script) -> None:
+        """Tell *script* to *view*."""
+        self._view = view
+        self._script = script
+        self._ending = anyio.Event()
+        self._meter = Meter(self._figures, self._state, self._notes)
+        self._witness = Witness()
+        self._crm = CrmServer()
+        self._crm.store.whole = False
+        self._crm.calls = deque(maxlen=1)  # what it was told can be much, and nobody looks at it here
 
-    async def run(self) -> bool:
-        """Tell it; return whether every message is explained at the end."""
-        self.say("starting a private RabbitMQ node and a local CRM")
-        async with RabbitMQNode() as node, CrmServer() as crm:
-            url = BrokerUrl.parse(node.url())
-            await set_up(url, topology_for([ORGANISATION], retry_delay=RETRY_DELAY))
-            self.say(f"declared the exchanges, the retry loop, the park and the queue {QUEUE}")
-            runner = Runner(self._pipeline(crm), url, RunOptions(shutdown_timeout=10.0))
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(runner.run)
-                tasks.start_soon(self._trouble, node, crm)
-                tasks.start_soon(self._watch, runner, crm)
-                await self._publish(url)
-                with anyio.move_on_after(PATIENCE):
-                    await self._settled(url, runner, crm)
-                runner.stop()
-                await runner.ended.wait()
-                tasks.cancel_scope.cancel()
-            return await self._account(url, runner, crm)
+    async def run(self) -> Explanation:
+        """Tell it; return the explanation of every message.
+
+        The first SIGINT or SIGTERM lets it come to its end, the second ends the process.
+        """
+        self._view.begin()
+        try:
+            async with plumbed() as (broker, url), self._crm:
+                self._broker = broker
+                self._runner = Runner(self._pipeline(), url, RunOptions(shutdown_timeout=10.0))
+                script = self._script
+                self._feeder = Feeder(
+                    url, KEY, script.signatures, script.round, forever=script.forever, meet=self._meet
+                )
+                self._trouble = Trouble(broker, self._crm, self._feeder, self._script.round, self.say)
+                async with Ops(HOST, self._script.ops_port, Service([self._runner])) as ops:
+                    self.say(f"broker {broker.url()}")
+                    self.say(f"ops page {ops.address} (metrics and health)")
+                    await self._play()
+                self._view.show(self._meter.read())
+                self.say("drained; the account of every message:")
+                return await self._explained(url)
+        finally:
+            self._view.end()
+
+    @property
+    def received(self) -> str:
+        """Flow's own account of the pipeline, in one line."""
+        return f"{self._runner.pipeline.name}, redeliveries included: {self._runner.account}"
 
     def say(self, text: str) -> None:
-        """Say what happens, with the seconds since the beginning."""
-        self._say(f"{time.monotonic() - self._began:6.1f} s  {text}")
+        """Say what happens."""
+        self._view.say(self._meter.seconds, text)
 
-    def _pipeline(self, crm: CrmServer) -> Pipeline[Any, Any]:
-        crm.faults.delay = 0.02
-        crm.faults.invalid = {f"action-{number}": "no_such_country" for number in self._cast.refused}
-        crm.faults.busy = {f"action-{number}": 2 for number in self._cast.busy}
+    def _meet(self, sent: Sent) -> None:
+        """Let the CRM treat a message as its role has it."""
+        faults = self._crm.faults
+        if sent.role is Role.REFUSED:
+            faults.invalid[sent.id] = "no_such_country"
+        elif sent.role is Role.BUSY:
+            faults.busy[sent.id] = 2
+
+    def _pipeline(self) -> Pipeline[Any, Any]:
         (kind,) = load("pipelines.crm")
-        return kind.configured(
-            {"CRM_URL": crm.url, "CRM_TOKEN": crm.token}, queue=QUEUE, retry_delay=RETRY_DELAY
+        settings = {"CRM_URL": self._crm.url, "CRM_TOKEN": self._crm.token}
+        return self._witness.watching(kind).configured(
+            settings, queue=QUEUE, retry_delay=RETRY_DELAY, batching=Batching(size=100, timeout=0.5)
         )
 
-    async def _bodies(self) -> AsyncIterator[bytes]:
-        cast = self._cast
-        for number in range(1, cast.signatures + 1):
-            yield body(action(number, testing=number in cast.testing))
-            if number % 100 == 0:
-                yield poison(number // 100)
-
-    async def _publish(self, url: BrokerUrl) -> None:
-        """Publish the signatures, each confirmed, with the poison between them."""
-        publisher = Publisher(url, name="flow demo")
-
-        async def publish(one: bytes) -> None:
-            await publisher.publish("deliver", KEY, one)
-
-        push = Push(publish, lambda _: True, lambda failed: self.say(f"not published: {failed.error}"))
-        await push.run(self._bodies())
-        await publisher.close()
-        self._confirmed = push.confirmed
-        self._published.set()
-        self.say(f"published {push.confirmed} messages to the exchange deliver, all confirmed")
-
-    async def _trouble(self, node: RabbitMQNode, crm: CrmServer) -> None:
-        """Take the CRM down once, and close every connection of the broker once."""
-        count = len(self._cast.wanted)
-        await crm.until(lambda: len(crm.records) > count // 5)
-        self.say(f"the CRM goes down for {OUTAGE:g} s: flow waits, and no attempt is spent")
-        crm.faults.outage = True
-        await anyio.sleep(OUTAGE)
-        crm.faults.outage = False
-        self.say("the CRM is back")
-        await crm.until(lambda: len(crm.records) > count // 2)
-        await self._published.wait()
-        self.say("an operator closes every connection of the broker: flow opens a new session")
-        await node.close_all_connections()
-
-    async def _watch(self, runner: Runner, crm: CrmServer) -> None:
-        while True:
-            await anyio.sleep(1.0)
-            now = runner.account
+    async def _play(self) -> None:
+        async with anyio.create_task_group() as tasks, self._logged():
+            tasks.start_soon(self._obey)
+            tasks.start_soon(self._watch)
+            tasks.start_soon(self._runner.run)
+            tasks.start_soon(self._trouble.run)
+            await self._feeder.run()
+            await self._trouble.played.wait()
             self.say(
-                f"in the CRM {len(crm.records)}, received {now.received}, retrying {now.retrying}, "
-                f"parked {now.parked}, waiting here {now.open}"
+                f"published {len(self._feeder.sent)} messages, all confirmed; waiting for the last of them"
             )
+            self._trouble.end()
+            with anyio.move_on_after(PATIENCE):
+                await self._settled()
+            self._runner.stop()
+            await self._runner.ended.wait()
+            tasks.cancel_scope.cancel()
 
-    async def _settled(self, url: BrokerUrl, runner: Runner, crm: CrmServer) -> None:
-        cast = self._cast
-        await crm.until(lambda: len(crm.records) >= len(cast.wanted))
-        async with Declarer(url, name="flow demo") as declarer:
+    async def _settled(self) -> None:
+        """Wait until every message has come to an end and nothing is under way."""
+        while not self._over():  # noqa: ASYNC110 (no event tells of all of them)
+            await anyio.sleep(LOOK)
 
-            async def ready(queue: str) -> int:
-                return (await declarer.look(queue)).ready
-
-            while (  # noqa: ASYNC110
-                await ready(DEAD_QUEUE) < cast.parked
-                or await ready(RETRY_QUEUE)
-                or await ready(QUEUE)
-                or runner.account.open
-            ):
-                await anyio.sleep(0.2)
-
-    async def _account(self, url: BrokerUrl, runner: Runner, crm: CrmServer) -> bool:
-        """Explain every message; return whether that succeeded."""
-        cast = self._cast
-        parked: dict[str, str] = {}  # the reason by message id
-        copies = 0
-        async with opened_park(url, 65_535) as park:
-            async for message in park.messages():
-                found = read_parked(message)
-                parked[found.message_id or found.id] = found.reason
-                copies += 1
-        reasons = Counter(parked.values())
-        told = {int(name.removeprefix("action-")) for name in crm.records}
-        twice = sum(count > 1 for count in crm.effects.values())
-        total = self._confirmed
-        explained = len(told) + len(cast.testing) + reasons.total()
-        self.say("the account")
-        self._say(f"\n  published      {total:5}   {cast.signatures} signatures, {cast.poison} unreadable")
-        self._say(f"  in the CRM     {len(told):5}   {len(cast.busy)} of them at the third attempt")
-        self._say(f"  skipped        {len(cast.testing):5}   people who tried the form out")
-        for reason, count in sorted(reasons.items()):
-            self._say(f"  parked         {count:5}   {reason}")
-        self._say(f"  unexplained    {total - explained:5}")
-        self._say(f"  told twice     {twice:5}   after the lost connection; the CRM applies each id once")
-        self._say(
-            f"  parked twice   {copies - len(parked):5}   when a copy lost its confirm with the connection"
+    def _over(self) -> bool:
+        ready = self._broker.lengths()
+        ended = self._crm.effects.keys() | self._witness.skipped.keys() | self._witness.parked
+        return (
+            not ready[QUEUE]
+            and not ready[RETRY_QUEUE]
+            and not self._runner.account.open
+            and self._feeder.sent.keys() <= ended
         )
-        self._say(f"\n  {runner.pipeline.name}: {runner.account}\n")
-        complete = total == cast.signatures + cast.poison and runner.account.open == 0
-        return complete and told == cast.wanted and reasons.total() == cast.parked
+
+    async def _obey(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                if self._ending.is_set():
+                    self._view.end()
+                    os._exit(128 + number)
+                self._ending.set()
+                self.say(f"{signal.Signals(number).name}: nothing more is published, and flow drains")
+                self._feeder.stop()
+                self._trouble.end()
+
+    async def _watch(self) -> None:
+        while True:
+            self._view.show(self._meter.read())
+            await anyio.sleep(self._view.period)
+
+    def _figures(self) -> Sequence[Figure]:
+        published = len(self._feeder.sent)
+        return figures_of(self._runner.metrics, published, self._broker.lengths(), QUEUE, "the CRM")
+
+    def _state(self) -> tuple[str, bool]:
+        if self._runner.ended.is_set():
+            return "drained", True
+        if self._runner.unready() is not None:
+            return "connecting", False
+        return ("the CRM is down", False) if self._runner.down() else ("consuming", True)
+
+    def _notes(self) -> Sequence[str]:
+        return [batch_note(self._runner.metrics)]
+
+    @asynccontextmanager
+    async def _logged(self) -> AsyncIterator[None]:
+        """Tell what flow logs from warnings on as a part of the story."""
+        log = logging.getLogger("flow")
+        handler, before = Told(self), (log.handlers[:], log.level, log.propagate)
+        log.handlers[:], log.propagate = [handler], False
+        log.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            log.handlers[:], log.propagate = before[0], before[2]
+            log.setLevel(before[1])
+
+    async def _explained(self, url: BrokerUrl) -> Explanation:
+        witness = self._witness
+        evidence = Evidence(
+            told=self._crm.effects,
+            skipped=witness.skipped,
+            parked=await parked(url),
+            retried=witness.retried,
+            again=frozenset(self._feeder.again),
+        )
+        return Explanation(self._feeder.sent, evidence)
+
+
+class Told(logging.Handler):
+    """Hands what is logged to the story; what can be said of many messages is said of the first."""
+
+    def __init__(self, story: Story) -> None:
+        super().__init__()
+        self._story = story
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say the sentence of *record*."""
+        if isinstance(record.args, tuple) and any(isinstance(one, Message) for one in record.args):
+            if record.msg in self._said:
+                return
+            self._said.add(record.msg)
+        self._story.say(f"flow: {record.getMessage()}")

@@ -1,10 +1,13 @@
 """The connections to each kind of database, with a limit to every wait."""
 
+import sqlite3
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiosqlite  # noqa: F401  (the drivers are looked for here, where their absence is told)
-import psycopg  # noqa: F401
+import aiosqlite
+import psycopg  # noqa: F401  (the drivers are looked for here, where their absence is told)
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -34,7 +37,7 @@ def sqlite(path: Path, *, patience: float) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=patience,
         # Without an isolation level the driver begins nothing by itself.
-        connect_args={"timeout": patience, "isolation_level": None},
+        connect_args={"async_creator_fn": connected, "timeout": patience, "isolation_level": None},
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -50,6 +53,45 @@ def sqlite(path: Path, *, patience: float) -> AsyncEngine:
             connection.exec_driver_sql(statement)
 
     return engine
+
+
+class EndingConnection(sqlite3.Connection):
+    """A connection whose transaction ends with it: a cursor that is still around would keep it open."""
+
+    def close(self) -> None:
+        """Undo what was not committed, and close it."""
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
+class SQLiteConnection(aiosqlite.Connection):
+    """A connection whose thread is stopped once, with what it is doing and what it holds.
+
+    A connection that is cancelled in the middle is closed in two ways at once: the second would wait for ever
+    for a thread that has ended, and neither would end the transaction.
+    """
+
+    _stopped = False
+
+    def stop(self) -> Any:
+        """Stop the thread; None when that was asked for before."""
+        if self._stopped:
+            return None
+        self._stopped = True
+        if (connection := self._connection) is not None:
+            connection.interrupt()
+            self._tx.put_nowait((None, connection.close))  # done by the thread, before it stops
+        return super().stop()
+
+
+def connected(database: str, **options: Any) -> SQLiteConnection:
+    """Return a connection to the file *database*, not made yet; its thread keeps no process from ending."""
+    made = partial(sqlite3.connect, database, factory=EndingConnection, **options)
+    connection = SQLiteConnection(made, iter_chunk_size=64)
+    thread: Any = getattr(connection, "_thread", connection)  # before aiosqlite 0.22 it was one itself
+    thread.daemon = True
+    return connection
 
 
 def postgresql(url: DatabaseUrl, *, connect: float, patience: float) -> AsyncEngine:

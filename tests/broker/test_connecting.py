@@ -17,8 +17,6 @@ from flow.broker.connecting import caution, connect
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import Certificate, RabbitMQNode
 from flow.errors import (
     AccessDenied,
     BrokerError,
@@ -28,6 +26,8 @@ from flow.errors import (
     PublishFailed,
 )
 from tests.broker.queues import Queues, Received, until
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import Certificate, RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

@@ -7,9 +7,9 @@ import pytest
 from flow.broker.line import Consuming, Line
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
 from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled, NotFound
 from tests.broker.queues import Acknowledging, Queues, Received, eventually, until
+from tests.nodes.rabbitmq_control import QueueLength, RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

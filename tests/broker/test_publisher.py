@@ -9,10 +9,10 @@ import pytest
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.errors import AccessDenied, BrokerError, ConnectionLost, NotFound, PublishFailed, PublishReturned
 from tests.broker.queues import Acknowledging, Queues, Received
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

@@ -8,10 +8,10 @@ import pytest
 
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.errors import ConfigError, ConnectionLost, ConsumerCancelled
 from tests.broker.queues import PATIENCE, Acknowledging, Queues, Received, eventually, until
+from tests.nodes.rabbitmq_control import QueueLength, RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

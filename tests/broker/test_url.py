@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_node import Certificate
 from flow.errors import CertificateRejected, ConfigError
+from tests.nodes.rabbitmq_node import Certificate
 
 CANARY = "s3cret-canary"
 

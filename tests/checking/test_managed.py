@@ -10,11 +10,11 @@ import pytest
 from flow.broker.url import BrokerUrl
 from flow.checking.finding import Finding
 from flow.checking.managed import check_managed, matches
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.message import Message
 from flow.pipeline import Pipeline
 from flow.plumbing.setup import set_up, topology_for
 from tests.broker.queues import Queues, connected, eventually
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

@@ -7,9 +7,9 @@ import pytest
 
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.plumbing.setup import set_up, topology_for
 from tests.cli.conftest import Ended, run_flow, until_ready
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.anyio
 

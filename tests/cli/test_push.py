@@ -10,10 +10,10 @@ import pytest
 
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.message import Message
 from flow.plumbing.setup import set_up, topology_for
 from tests.cli.conftest import end_of, run_flow, start_flow, surroundings, until_ready
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 

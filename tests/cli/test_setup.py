@@ -5,9 +5,9 @@ from click.testing import CliRunner
 from flow.broker.declaring import Declarer
 from flow.broker.url import BrokerUrl
 from flow.cli import main
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.errors import NotFound
 from tests.cli.conftest import run_flow, start_flow
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.anyio
 

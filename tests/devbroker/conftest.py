@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import pytest
 
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.devbroker.server import DevBroker
 from tests.devbroker.client import Client, Closed
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 VHOST = "conformance"
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from pamqp.commands import Basic, Channel, Exchange, Queue
 
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.devbroker.server import DevBroker
 from tests.devbroker.sides import CONSUMING, QUEUES, Operation, Side
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.broker
 

@@ -15,8 +15,8 @@ import pytest
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
-from flow.demo.rabbitmq_control import QueueLength, RabbitMQControl
 from flow.plumbing.setup import set_up, topology_for
+from tests.nodes.rabbitmq_control import QueueLength, RabbitMQControl
 
 FLOW = [sys.executable, "-m", "flow"]
 NUMBER = re.compile(r"(\d+) (\w+)")

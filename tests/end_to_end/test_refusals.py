@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from tests.end_to_end.conftest import Flow
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ import pytest
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.demo.signatures import action, body
 from tests.end_to_end.conftest import Flow, action_ids, holds, lines
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from tests.faults.world import World, opened
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 
 @pytest.fixture

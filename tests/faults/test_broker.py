@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from flow.demo.rabbitmq_node import RabbitMQNode
 from tests.faults.conftest import private_node
 from tests.faults.world import World
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = pytest.mark.anyio
 

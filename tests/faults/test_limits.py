@@ -6,13 +6,13 @@ import anyio
 import pytest
 
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import FAIL_EXCHANGE, RETRY_EXCHANGE, RETRY_QUEUE
 from tests.broker.queues import eventually
 from tests.faults.conftest import private_node
 from tests.faults.ledger import QUEUE, channel
 from tests.faults.world import World
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = pytest.mark.anyio
 

@@ -10,14 +10,14 @@ import httpx2
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import RETRY_QUEUE
 from tests.broker.queues import eventually
 from tests.end_to_end.conftest import Flow, FlowProcess, environment
 from tests.faults.ledger import NAME, QUEUE, Ledger, channel
 from tests.faults.worker import settings
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "canary-secret"

@@ -7,7 +7,6 @@ from flow.broker.declaring import Declarer, declare
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.errors import AccessDenied, NotFound
 from flow.parking import Parked, parked_headers
 from flow.plumbing import park as reading
@@ -15,6 +14,7 @@ from flow.plumbing.dead import Look, Selection, came_back, replay, visit
 from flow.plumbing.park import opened_park
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import DEAD_QUEUE, Queue, Topology
+from tests.nodes.rabbitmq_control import RabbitMQControl
 from tests.plumbing.consumer import Consumer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]

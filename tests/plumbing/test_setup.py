@@ -4,10 +4,10 @@ import pytest
 from flow.broker.declaring import Declarer, declare
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.demo.rabbitmq_control import RabbitMQControl
 from flow.errors import AccessDenied, ConfigError, ConnectionLost, NotFound, PublishFailed, TopologyMismatch
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import Binding, Exchange, Queue, Topology, work_queue
+from tests.nodes.rabbitmq_control import RabbitMQControl
 from tests.plumbing.consumer import Consumer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]

@@ -148,6 +148,32 @@ async def test_a_transaction_that_takes_too_long_ends(database_url: str) -> None
             assert (await connection.scalars(select(organisations.c.name))).all() == []
 
 
+CANCELLED = """
+import sys, anyio
+from sqlalchemy import text
+from flow.records.database import Database
+
+LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+async def main():
+    async with Database.opened(sys.argv[1]) as database:
+        with anyio.move_on_after(0.3):
+            async with database.begin() as connection:
+                await connection.execute(text(LONG))
+        async with database.begin() as connection:
+            print(await connection.scalar(text("SELECT 7")))
+
+anyio.run(main)
+"""
+
+
+async def test_a_statement_that_is_cancelled_keeps_no_process_from_ending(database_url: str) -> None:
+    with anyio.fail_after(30):
+        done = await anyio.run_process([sys.executable, "-c", CANCELLED, database_url])
+
+    assert done.stdout == b"7\n"
+
+
 async def test_a_lock_that_is_not_given_back_is_a_database_that_is_down(tmp_path: Path) -> None:
     path = tmp_path / "records.db"
     async with Database.opened(f"sqlite:///{path}", patience=3.0) as database:

@@ -5,7 +5,7 @@ import socket
 import pytest
 import trustme
 
-from flow.demo.rabbitmq_node import Certificate
+from tests.nodes.rabbitmq_node import Certificate
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from flow.demo.rabbitmq_node import Certificate
+from tests.nodes.rabbitmq_node import Certificate
 
 DROP = "drop"
 """Break the connection off instead of replying."""

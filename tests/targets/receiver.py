@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flow.demo.crm_server import Server, bound
-from flow.demo.rabbitmq_node import Certificate
+from tests.nodes.rabbitmq_node import Certificate
 
 
 @dataclass(frozen=True, slots=True)

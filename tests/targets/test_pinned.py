@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flow.demo.rabbitmq_node import Certificate
 from flow.errors import ConfigError
 from flow.outcome import Unavailable
 from flow.settings import Secret
 from flow.targets import pinned
 from flow.targets.pinned import refusal
 from flow.targets.webhook import WebhookTarget
+from tests.nodes.rabbitmq_node import Certificate
 from tests.targets.receiver import receiving
 
 SECRET = Secret("a-secret-of-the-tests")

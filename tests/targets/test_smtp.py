@@ -9,13 +9,13 @@ from typing import Any
 import anyio
 import pytest
 
-from flow.demo.rabbitmq_node import Certificate
 from flow.errors import ConfigError
 from flow.outcome import Reject, Retry, Unavailable
 from flow.settings import Secret
 from flow.targets.letters import Letter
 from flow.targets.mail import MailSession
 from flow.targets.smtp import Bounced, MailServer, OutcomeUnknown, SmtpConnection
+from tests.nodes.rabbitmq_node import Certificate
 from tests.targets.mail_server import DROP, Postbox, greeting_server, mail_server
 
 pytestmark = pytest.mark.anyio

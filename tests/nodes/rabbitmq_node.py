@@ -1,4 +1,4 @@
-"""A private RabbitMQ node in a folder of its own, for the demo and the tests."""
+"""A private RabbitMQ node in a folder of its own."""
 
 import os
 import secrets
@@ -16,8 +16,8 @@ from types import TracebackType
 
 import anyio
 
-from flow.demo.rabbitmq_control import RabbitMQControl, run
 from flow.errors import BrokerError
+from tests.nodes.rabbitmq_control import RabbitMQControl, run
 
 START = 120.0  # seconds until a node must accept connections; 6 to 12 are usual, more with plugins
 STOP = 15.0  # seconds until a node must have ended

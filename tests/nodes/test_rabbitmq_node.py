@@ -7,17 +7,17 @@ from pathlib import Path
 import anyio
 import pytest
 
-from flow.demo.rabbitmq_control import RabbitMQControl
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.errors import BrokerError
 from tests.broker.queues import until
+from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
 # Starts a node, tells of it, and waits to be killed.
 STARTER = """
 import anyio, json
-from flow.demo.rabbitmq_node import RabbitMQNode
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 async def main():
     async with RabbitMQNode() as node:
