@@ -45,12 +45,13 @@ async def run(url: BrokerUrl, database_url: DatabaseUrl, every: float | None) ->
                 click.echo(swept.sentence)
                 fault = swept.account.fault
                 return exit_code(fault) if fault else FAILED if swept.refused else 0
-            async with anyio.create_task_group() as group:
-                group.start_soon(sweeper.run, every)
-                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(sweeper.run, every)
+                    say(f"sweeping {database_url} every {every:g} s")
                     async for _ in signals:
                         break
-                group.cancel_scope.cancel()
+                    group.cancel_scope.cancel()
         return 0
     finally:
         with anyio.CancelScope(shield=True):

@@ -151,8 +151,11 @@ class Processing:
         Raises:
             DatabaseError: it could not be done.
         """
-        async with self._database.begin() as connection:
+        async with self._database.reading() as connection:  # mostly there are none: keep no writer waiting
             found = await cases.unsettled(connection, after, AGAIN)
+        if not found:
+            return 0, None
+        async with self._database.begin() as connection:
             await hold(connection, "contact", [one.lock for one in found])
             supporters = {one.supporter_id for one in found if one.supporter_id is not None}
             work = await Work.begin(connection, supporters)

@@ -72,9 +72,11 @@ async def claim(
         select(*columns)
         .where(or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until <= now, *early))
         .order_by(outbox.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
     )
+    async with database.reading() as connection:  # mostly there are none: keep no writer waiting
+        if (await connection.execute(due.limit(1))).first() is None:
+            return []
+    due = due.limit(limit).with_for_update(skip_locked=True)
     async with database.begin() as connection:
         found = [Claimed(*row) for row in await connection.execute(due)]
         if found:

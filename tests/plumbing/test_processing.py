@@ -213,6 +213,20 @@ async def test_all_who_sign_at_once_get_different_ranks(database: Database) -> N
     assert len(await outgoing(database, "acme")) == 20
 
 
+async def test_all_who_are_accepted_at_once_get_different_ranks(database: Database, acme: Org) -> None:
+    several = await submit(database, *[signature(acme, "ada@example.org") for _ in range(20)])
+    other = Database(database.url)
+
+    async with anyio.create_task_group() as group:
+        for number, one in enumerate(several):
+            processing = Processing((database, other)[number % 2])
+            group.start_soon(processing.accept_supporter, one.action_id, str(one.contact_ref))
+    await other.close()
+
+    ranks = [rank for *_, rank in (await statuses(database)).values() if rank is not None]
+    assert sorted(ranks) == list(range(20))
+
+
 async def test_who_accepts_and_who_rejects_at_once_agree(
     database: Database, acme: Org, processing: Processing
 ) -> None:

@@ -1,0 +1,354 @@
+"""Two organisations, thousands of signatures, and every process killed once: all is as the model says.
+
+FLOW_TEST_SIGNATURES sets how many signatures there are (500), FLOW_TEST_SEED repeats a run.
+"""
+
+import os
+import random
+import subprocess
+import time
+from base64 import urlsafe_b64encode
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import msgspec
+import pytest
+from nacl.public import PrivateKey
+from sqlalchemy import func, select, update
+
+from flow.crypto import KeyStore
+from flow.demo.rabbitmq_node import RabbitMQNode
+from flow.devbroker.server import DevBroker
+from flow.plumbing.processing import Processing
+from flow.records.database import Database
+from flow.records.tables import actions, contacts, outbox, supporters
+from flow.schema import ActionMessage
+from tests.broker.queues import eventually, until
+from tests.end_to_end.conftest import FLOW, environment
+from tests.plumbing.signature_model import Deed, Model, Org
+from tests.plumbing.signatures import definitions, statuses
+from tests.plumbing.wires import Wires
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
+
+SIZE = int(os.environ.get("FLOW_TEST_SIGNATURES", "500"))
+Restart = Callable[[], Awaitable[None]]
+
+
+def text(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+class Campaigning:
+    """What is submitted and decided, for flow and for the model alike."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.acme = Org("acme", supporter_confirm=True)
+        self.brook = Org(
+            "brook",
+            campaign_supporter_confirm=True,
+            action_confirm=True,
+            custom_supporter=True,
+            custom_delivery=True,
+            encrypted=True,
+        )
+        self.orgs = [self.acme, self.brook]
+        self.private = PrivateKey.generate()
+        self.public = text(bytes(self.private.public_key))
+        self.model = Model()
+
+    def lines(self) -> list[bytes]:
+        """Return what `flow submit` reads; the model learns of it at once."""
+        found = []
+        for org in self.orgs:
+            for definition in definitions(org, self.public):
+                line = msgspec.to_builtins(definition)
+                kind = type(definition).__name__
+                found.append({"type": kind[0].lower() + kind[1:]} | line)
+        for number in range(SIZE):
+            found.append(self._line(number))
+        return [msgspec.json.encode(line) for line in found]
+
+    def _line(self, number: int) -> dict[str, Any]:
+        chance = self.random.random
+        org = self.random.choice(self.orgs)
+        testing = chance() < 0.05
+        line: dict[str, Any] = {
+            "actionPage": f"rivers/{org.name}",
+            "submission": f"form-{number}",
+            "testing": testing,
+            "customFields": {"number": number},
+        }
+        if chance() < 0.05:  # without a supporter
+            self.model.add(org, None, testing)
+            return line | {"actionType": "share"}
+        of_org = [one for one in self.model.people if one.org is org]
+        email = f"n{number}@example.org"
+        if chance() < 0.15 and of_org:  # a duplicate
+            email = self.random.choice(of_org).email
+        self.model.sign(org, email, testing)
+        line["contact"] = {"email": email, "firstName": "Ada", "lastName": f"Waters {number}"}
+        line["privacy"] = {"withConsent": True, "optIn": chance() < 0.5}
+        return line
+
+    def decisions(self) -> list[tuple[str, Deed, Any]]:
+        """Half of the supporters confirm, a tenth reject; then people moderate; some do it twice."""
+        found: list[tuple[str, Deed, Any]] = []
+        for deed in self.model.deeds:
+            if deed.person is None:
+                continue
+            chance = self.random.random()
+            if chance < 0.5:
+                found.append(("accept_person", deed, self.random.random() < 0.3))
+            elif chance < 0.6:
+                found.append(("reject_person", deed, None))
+        found += self.random.sample(found, len(found) // 10)
+        self.random.shuffle(found)
+        moderated = [
+            ("accept_deed" if self.random.random() < 0.7 else "reject_deed", deed, None)
+            for deed in self.model.deeds
+            if deed.org is self.brook and deed.person and self.random.random() < 0.8
+        ]
+        bounced = [("email", deed, "bounce") for deed in self.random.sample(self.model.deeds, SIZE // 20)]
+        return [*found, *moderated, *bounced]
+
+    def decide(self, what: str, deed: Deed, how: Any) -> str:
+        arguments = () if how is None else (how,)
+        return str(getattr(self.model, what)(deed, *arguments))
+
+
+@asynccontextmanager
+async def process(*arguments: str, **more: str) -> AsyncIterator[anyio.abc.Process]:
+    """Start `flow`, and end it at last."""
+    running = await anyio.open_process(
+        [*FLOW, *arguments], stdout=subprocess.DEVNULL, stderr=None, env=environment(**more)
+    )
+    try:
+        yield running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.aclose()
+
+
+@asynccontextmanager
+async def sweeping(folder: Path, setting: dict[str, str]) -> AsyncIterator[anyio.abc.Process]:
+    """Start `flow sweep`, and see it begin."""
+    said = folder / "said"
+    with said.open("wb") as log:
+        running = await anyio.open_process(
+            [*FLOW, "sweep", "--every", "0.2"],
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env=environment(**setting),
+        )
+    try:
+        await until(lambda: b"sweeping" in said.read_bytes(), 60)
+        yield running
+        assert b"Traceback" not in said.read_bytes()
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.aclose()
+
+
+async def stored(database: Database) -> int:
+    async with database.reading() as connection:
+        return await connection.scalar(select(func.count()).select_from(actions)) or 0
+
+
+async def numbers(database: Database) -> dict[int, tuple[int, str | None]]:
+    """Return the place of each action in the input, by id, and its contact reference."""
+    reading = select(actions.c.id, actions.c.submission, supporters.c.contact_ref).outerjoin(
+        supporters, supporters.c.id == actions.c.supporter_id
+    )
+    async with database.reading() as connection:
+        rows = (await connection.execute(reading)).all()
+    return {row[0]: (int(row[1].removeprefix("form-")), row[2]) for row in rows}
+
+
+async def show(url: str, broker: str, kill_broker: Restart, folder: Path) -> None:
+    """Do everything, with a kill of `flow submit`, of the sweeper and of the broker at random points."""
+    seed = int(os.environ.get("FLOW_TEST_SEED", random.randrange(10**6)))
+    print(f"seed {seed}, {SIZE} signatures")  # noqa: T201  (shown when it fails)
+    campaign = Campaigning(seed)
+    file = folder / "signatures.jsonl"
+    file.write_bytes(b"\n".join(campaign.lines()) + b"\n")
+    setting = {"FLOW_DATABASE_URL": url, "AMQP_URL": broker}
+
+    async with Database.opened(url) as database:
+        begin = time.monotonic()
+        await submit_with_a_kill(database, file, campaign.random.randrange(SIZE), setting)
+        submitted = time.monotonic()
+        print(f"submitted in {submitted - begin:.1f} s", flush=True)  # noqa: T201
+        known = await numbers(database)
+        assert sorted(number for number, _ in known.values()) == list(range(SIZE))
+        await decide_with_kills(database, campaign, known, kill_broker, folder, setting)
+        decided = time.monotonic()
+        await sweep_the_rest(database, setting)
+        swept = time.monotonic()
+        print(f"decided in {decided - submitted:.1f} s, swept in {swept - decided:.1f} s")  # noqa: T201
+        await check(database, campaign, broker, {id_: number for id_, (number, _) in known.items()})
+
+
+async def submit_with_a_kill(database: Database, file: Path, at: int, setting: dict[str, str]) -> None:
+    async with process("submit", str(file), **setting) as running:
+        await eventually(lambda: reached(database, at, running))
+        running.kill()
+    async with process("submit", str(file), **setting) as running:
+        with anyio.fail_after(600):
+            assert await running.wait() == 0
+    assert not file.with_name("signatures.jsonl.wrong").exists()
+
+
+async def reached(database: Database, count: int, running: anyio.abc.Process) -> bool:
+    return running.returncode is not None or await stored(database) >= count
+
+
+async def decide_with_kills(
+    database: Database,
+    campaign: Campaigning,
+    known: dict[int, tuple[int, str | None]],
+    kill_broker: Restart,
+    folder: Path,
+    setting: dict[str, str],
+) -> None:
+    ids = {number: id_ for id_, (number, _) in known.items()}
+    processing = Processing(database)
+    decisions = campaign.decisions()
+    points = sorted(campaign.random.sample(range(len(decisions)), 2))
+    answers: Counter[str] = Counter()
+    async with sweeping(folder, setting) as first:
+        for number, (what, deed, how) in enumerate(decisions):
+            if number == points[0]:
+                first.kill()
+                break
+            await decide(processing, campaign, ids, known, answers, (what, deed, how))
+    async with sweeping(folder, setting) as second:
+        for number, (what, deed, how) in enumerate(decisions[points[0] :], points[0]):
+            if number == points[1]:
+                await kill_broker()
+            await decide(processing, campaign, ids, known, answers, (what, deed, how))
+        second.terminate()
+        with anyio.fail_after(60):
+            assert await second.wait() == 0
+    print(dict(answers))  # noqa: T201
+
+
+async def decide(
+    processing: Processing,
+    campaign: Campaigning,
+    ids: dict[int, int],
+    known: dict[int, tuple[int, str | None]],
+    answers: Counter[str],
+    decision: tuple[str, Deed, Any],
+) -> None:
+    what, deed, how = decision
+    id_ = ids[deed.number]
+    reference = known[id_][1] or "nobody"
+    if what == "accept_person":
+        answer = await processing.accept_supporter(id_, reference, double_opt_in=how)
+    elif what == "reject_person":
+        answer = await processing.reject_supporter(id_, reference)
+    elif what == "accept_deed":
+        answer = await processing.accept_action(id_)
+    elif what == "reject_deed":
+        answer = await processing.reject_action(id_)
+    else:
+        answer = await processing.email_status(id_, how)
+    assert answer.change == campaign.decide(what, deed, how), (decision, answer)
+    answers[f"{what} {answer.change}"] += 1
+
+
+async def sweep_the_rest(database: Database, setting: dict[str, str]) -> None:
+    """Two minutes later, when the claims of the killed are void, one sweep publishes all that is left."""
+    async with database.begin() as connection:
+        await connection.execute(update(outbox).values(claimed_until=None))
+    async with process("sweep", **setting) as running:
+        with anyio.fail_after(300):
+            assert await running.wait() == 0
+
+
+async def check(database: Database, campaign: Campaigning, broker: str, places: dict[int, int]) -> None:
+    """Compare every status and every queue with the model."""
+    model = campaign.model
+    found = {places[id_]: state for id_, state in (await statuses(database)).items()}
+    for deed in model.deeds:
+        person = deed.person
+        expected = (deed.status, person.status if person else None, person.rank if person else None)
+        assert found[deed.number] == expected, deed
+    async with database.reading() as connection:
+        assert await connection.scalar(select(func.count()).select_from(outbox)) == 0
+        boxes = select(func.count()).select_from(contacts).where(contacts.c.nonce.is_not(None))
+        people = [one for one in model.people if one.org is campaign.brook]
+        assert await connection.scalar(boxes) == len(people)
+    keys = KeyStore.parse(
+        msgspec.json.encode({campaign.public: {"private": text(bytes(campaign.private))}}).decode()
+    )
+    async with Wires(broker) as wires:
+        for queue in QUEUES:
+            several = await wires.drain(queue)
+            if queue == "brook.crm":
+                opened(several, keys, model, places)
+            assert Wires.words(several, places) == model.queue(queue, campaign.orgs), queue
+            ids = {one.header.properties.message_id for one in several}
+            print(f"{queue}: {len(ids)} messages, {len(several) - len(ids)} twice")  # noqa: T201
+
+
+QUEUES = [
+    "system.email.confirm",
+    "acme.confirm",
+    "brook.confirm",
+    "acme.moderate",
+    "brook.moderate",
+    "system.email.thankyou",
+    "acme.crm",
+    "brook.crm",
+    "system.sqs",
+]
+
+
+def opened(several: list[Any], keys: KeyStore, model: Model, places: dict[int, int]) -> None:
+    """Check that nothing personal is in the clear, and that the organisation can open it."""
+    assert several
+    for one in several:
+        assert b"Waters" not in one.body
+        assert b"@" not in one.body
+        if b'"proca:action:2"' in one.body:
+            body = keys.opened(msgspec.json.decode(one.body, type=ActionMessage))
+            person = model.deeds[places[body.action_id]].person
+            assert person is not None
+            assert body.contact.email == person.email
+
+
+@pytest.mark.broker
+async def test_on_rabbitmq_and_postgresql(
+    node: RabbitMQNode, amqp_url: str, postgresql_url: str, tmp_path: Path
+) -> None:
+    async with Wires(amqp_url) as wires:
+        await wires.lay(["acme", "brook"])
+    await node.restart()  # what was just declared may not be on the disk yet
+
+    async def kill() -> None:
+        node.kill()
+        await node.start()
+
+    await show(postgresql_url, amqp_url, kill, tmp_path)
+
+
+async def test_on_the_embedded_broker_and_sqlite(tmp_path: Path) -> None:
+    async with DevBroker() as broker:
+        async with Wires(broker.url()) as wires:
+            await wires.lay(["acme", "brook"])
+
+        async def kill() -> None:
+            """Cut all connections for a moment: killed, a broker in memory would keep nothing."""
+            broker.faults.drop_connections()
+
+        await show(f"sqlite:///{tmp_path / 'records.db'}", broker.url(), kill, tmp_path)
