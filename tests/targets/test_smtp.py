@@ -14,7 +14,7 @@ from flow.outcome import Reject, Retry, Unavailable
 from flow.settings import Secret
 from flow.targets.letters import Letter
 from flow.targets.mail import MailSession
-from flow.targets.smtp import Bounced, MailServer, OutcomeUnknown, SmtpConnection
+from flow.targets.smtp import FAREWELL, Bounced, MailServer, OutcomeUnknown, SmtpConnection
 from tests.nodes.rabbitmq_node import Certificate
 from tests.targets.mail_server import DROP, Postbox, greeting_server, mail_server
 
@@ -174,7 +174,7 @@ async def test_a_drop_before_the_mail_is_given_is_tried_again(postbox: Postbox, 
     assert sending.ends == []
 
 
-async def test_a_cancelled_mail_is_never_completed_by_the_farewell(postbox: Postbox) -> None:
+async def test_a_cancelled_mail_ends_its_connection_at_once(postbox: Postbox) -> None:
     postbox.hang = anyio.Event()
     sending = Sending()
     async with connected(postbox) as connection, anyio.create_task_group() as tasks:
@@ -184,10 +184,13 @@ async def test_a_cancelled_mail_is_never_completed_by_the_farewell(postbox: Post
 
         tasks.start_soon(sent)
         await postbox.got_whole.wait()
+        cancelled_at = anyio.current_time()
         tasks.cancel_scope.cancel()
+    took = anyio.current_time() - cancelled_at
     postbox.hang.set()
 
     assert sending.ends == ["CancelledError"]
+    assert took < FAREWELL / 2  # there is nobody to say good-bye to
     assert "QUIT" not in postbox.commands
 
 
