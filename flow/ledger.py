@@ -85,9 +85,11 @@ class Ledger(Protocol):
 class Entry:
     """A decided delivery on its way into the ledger and to the broker."""
 
-    __slots__ = ("decision", "id", "message", "written")
+    __slots__ = ("decision", "first", "id", "message", "written")
 
     def __init__(self, message: Message[Any], decision: Decision) -> None:
+        self.first = message
+        """The delivery that was worked."""
         self.message = message
         """The delivery through which it is settled: the first one, or its latest redelivery."""
         self.decision = decision

@@ -167,7 +167,7 @@ class Acknowledger:
         """Tell the broker what is safe in the ledger now."""
         message, commit = entry.message, self.commit
         if self.claims is not None:
-            self.claims.forget(message)
+            self.claims.forget(entry.first)
         if message.state is not State.DECIDED or commit is None:  # a drain gave it back
             return
         state = self._tell(message, entry.decision)

@@ -71,7 +71,7 @@ class Books:
             )
             for deliverer in deliverers:
                 deliverer.claimant = self.claimant
-        self.inquiry = Inquiry(pipeline.name, self.commit, recall, acknowledger, receive)
+        self.inquiry = Inquiry(metrics.pipeline, self.commit, recall, acknowledger, receive)
         self._closed = False
         self._acknowledger = acknowledger
 

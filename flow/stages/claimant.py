@@ -100,6 +100,10 @@ class Claimant:
     def handling(self, handle: Callable[[Message[Any]], Any], later: Later) -> Callable[[Message[Any]], Any]:
         """Return *handle*, a `handle_message` that delivers, with a claim around each call."""
 
+        def again(message: Message[Any]) -> None:
+            message.state = State.WAITING
+            later(message)
+
         async def claimed(message: Message[Any]) -> Any:
             try:
                 standing = (await self._take([message]))[message]
@@ -111,7 +115,7 @@ class Claimant:
                 raise standing
             if standing.hold is Hold.ELSEWHERE:
                 self.forget(message)
-                return self._wait(message, standing, later)
+                return self._wait(message, standing, again)
             if standing.hold is not Hold.OURS:
                 raise self._verdict(standing)
             guard = Guard()

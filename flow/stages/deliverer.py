@@ -82,6 +82,10 @@ class Deliverer:
         """Whether a message waits that is not held up by a target that is down."""
         return any(not self.gates.single(queue) for queue in self.batcher.queues())
 
+    def shut(self, queue: str) -> bool:
+        """Tell whether nothing of *queue* may be delivered now."""
+        return self._pace.halted or self.gates.shut(queue)
+
     @property
     def running(self) -> int:
         """How many batches are being delivered."""
@@ -136,10 +140,9 @@ class Deliverer:
         """Cancel the running deliveries and return their messages."""
         self._cancelled = True
         self._watchdog.stop()
-        running = [mark.work for mark in self.marks if mark.work is not None]
-        for batch in running:
-            self._acknowledger.delivered([message for message in batch if message in batch.sent])
-        cancelled = [message for batch in running for message in batch]
+        cancelled = [message for mark in self.marks if mark.work is not None for message in mark.work]
+        sent = {message for mark in self.marks if mark.work is not None for message in mark.work.sent}
+        self._acknowledger.delivered([message for message in cancelled if message in sent])
         for mark in self.marks:
             mark.work = None
             mark.scope.cancel()
@@ -287,7 +290,7 @@ class Deliverer:
 
     def _arm(self) -> None:
         """See to it that a slot is woken when the next open batch is due."""
-        if self._timer is None:
+        if self._timer is None and not self._pace.halted:
             due = self.batcher.deadline()
             if due is not None:
                 self._timer = self._clock.call_at(due, self._due)

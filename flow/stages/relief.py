@@ -35,7 +35,7 @@ class Relief:
             for deliverer in self._deliverers.values():
                 # A slot that asks has found nothing to take; what another one may take, it has been rung for.
                 looks = deliverer is slot or (deliverer.free and not deliverer.batcher.ready)
-                if looks and not deliverer.gates.shut(origin.queue):
+                if looks and not deliverer.shut(origin.queue):
                     released = deliverer.starve(origin.queue, math.ceil(origin.prefetch / 2))
                     if released:
                         self._early_until[origin.queue] = self._now() + SHORT_WHILE

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from flow.batch import Batch
 from flow.batching import Batching
+from flow.claim import Claim
 from flow.message import Message
 from flow.outcome import Outcome, Reject, Retry, Skip, Unavailable
 from flow.pipeline import Pipeline
@@ -81,7 +82,8 @@ class Single(Scripted):
         n = message.body.n
         self.prepared(message)
         await self.act("message", n)
-        self.world.effects[n] += 1
+        if not self.world.killed:
+            self.world.effects[n] += 1
         return n
 
 
@@ -111,7 +113,8 @@ class Batched(Scripted):
                 batch.retry(message, "again", after=5.0 if word == "mark soon" else None)
         if marked and self.world.plans["batch"] and self.world.plans["batch"][0] in ENDS:
             await self.act("batch", *(one.body for one in batch if one not in marked))
-        self.world.effects.update(one.body for one in batch if one not in marked)
+        if not self.world.killed:
+            self.world.effects.update(one.body for one in batch if one not in marked)
 
 
 async def handle_failed(self: Scripted, message: Message[Any], outcome: Outcome, reason: str) -> None:
@@ -129,6 +132,10 @@ def partition_key(self: Scripted, message: Message[Number]) -> int:
 
 
 CALLBACKS = {one.__name__: one for one in (handle_failed, prepare_messages, partition_key)}
+
+
+def number_of(message: Message[Any]) -> str:
+    return str(message.body if isinstance(message.body, int) else message.body.n)
 
 
 def pipeline(kind: type[Scripted], options: dict[str, Any], callbacks: set[str]) -> type[Scripted]:
@@ -163,8 +170,36 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
+class Claimed(Scripted):
+    """Delivers each number of a batch for itself, and none of them twice, ever."""
+
+    queue = "numbers"
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        return message.body.n
+
+    async def handle_batch(self, batch: Batch[int]) -> None:
+        for message in batch:
+            async with batch.sending(message):
+                word = await self.act("batch", message.body)
+                if word == "mark reject":
+                    batch.reject(message, "never")
+                elif word in MARKS:
+                    batch.retry(message, "again", after=5.0 if word == "mark soon" else None)
+                elif not self.world.killed:
+                    self.world.effects[message.body] += 1
+
+
+class ClaimedSingly(Single):
+    """Delivers in `handle_message`, nothing twice."""
+
+    queue = "numbers"
+
+
 class Schedules(RuleBasedStateMachine):
     """Random events; the world checks its rules after each, and everything is accounted for at the end."""
+
+    recording = False
 
     @initialize(
         batching=st.none() | BATCHINGS,
@@ -172,6 +207,7 @@ class Schedules(RuleBasedStateMachine):
         prefetch=st.integers(1, 12),
         callbacks=st.sets(st.sampled_from(sorted(CALLBACKS))),
         rejectable=st.booleans(),
+        claiming=st.sampled_from(["", "park", "again"]),
     )
     def begin(
         self,
@@ -180,17 +216,23 @@ class Schedules(RuleBasedStateMachine):
         prefetch: int,
         callbacks: set[str],
         rejectable: bool,
+        claiming: str,
     ) -> None:
+        claiming = claiming if self.recording else ""
         if batching is not None:
             options = {**options, "batching": batching}
-        kind = pipeline(Single if batching is None else Batched, options, callbacks)
+        if claiming:
+            options = {**options, "claim": Claim(key=number_of, unknown=claiming)}
+        single, batched = (ClaimedSingly, Claimed) if claiming else (Single, Batched)
+        kind = pipeline(single if batching is None else batched, options, callbacks)
 
         def make(world: World) -> Pipeline[Any, Any]:
             kind.world = world
             return kind()
 
         self.last = 0
-        self.world = World(make, prefetch, rejectable=rejectable)
+        self.world = World(make, prefetch, rejectable=rejectable, recording=self.recording)
+        self.world.once, self.world.claiming = claiming == "park", bool(claiming)
 
     @rule(count=st.integers(1, 8), again=st.booleans())
     def publish(self, count: int, again: bool) -> None:
@@ -268,10 +310,29 @@ class Schedules(RuleBasedStateMachine):
         world.advance(PATIENT)
         assert not world.ready
         assert not world.looping
-        assert world.gone.total() == world.published.total()
+        assert world.gone.total() == world.published.total(), str(world.engine.buffered())
         assert world.metrics.accounts["numbers"].open == 0
         assert world.drain(20.0) < 0.01
         world.check()
+
+
+class Records(Schedules):
+    """As before, with a ledger that fails and hangs, and kills of the process."""
+
+    recording = True
+
+    @rule(fails=st.sampled_from(["", "", "before", "after"]), seconds=st.sampled_from([0.0, 0.0, 1.0, 40.0]))
+    def ledger(self, fails: str, seconds: float) -> None:
+        assert self.world.ledger is not None
+        self.world.ledger.fails, self.world.ledger.takes = fails, seconds
+
+    @rule()
+    def confirm(self) -> None:
+        self.world.confirm()
+
+    @rule()
+    def kill(self) -> None:
+        self.world.kill()
 
 
 class Drains(Schedules):
@@ -308,5 +369,7 @@ def silent() -> Any:
 
 TestSchedules = pytest.mark.timeout(PATIENCE)(Schedules.TestCase)
 TestSchedules.settings = PROFILE
+TestRecords = pytest.mark.timeout(PATIENCE)(Records.TestCase)
+TestRecords.settings = PROFILE
 TestDrains = pytest.mark.timeout(PATIENCE)(Drains.TestCase)
 TestDrains.settings = PROFILE

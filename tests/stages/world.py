@@ -4,16 +4,20 @@ import asyncio
 import math
 import selectors
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 import anyio
 
-from flow.errors import PublishFailed
+from flow.errors import LedgerError, PublishFailed
+from flow.ledger import Found, Row, digest
 from flow.message import Message
 from flow.metrics import PipelineMetrics
+from flow.outcome import Outcome
 from flow.pipeline import Pipeline
+from flow.records.memory_ledger import MemoryLedger
 from flow.stages.engine import Engine
 from tests.messages import MemoryOrigin
 from tests.stages.conftest import number
@@ -69,6 +73,61 @@ class Stored:
     n: int
     attempt: int = 1
     redelivered: bool = False
+    copy: str | None = None  # its message id
+
+
+class FaultyLedger(MemoryLedger):
+    """A ledger that outlives its engines; it may fail, before or after it has written, and be slow."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self.fails = ""  # "before" or "after" it has done what it was asked
+        self.takes = 0.0  # seconds
+        self.closed = False  # who asks has been killed
+        self.identities: dict[bytes, int] = {}
+        self.recorded: Counter[tuple[int, Outcome]] = Counter()  # by number
+        self._written: dict[tuple[bytes, datetime], int | None] = {}
+
+    async def _answer(self, ask: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        await anyio.sleep(self.takes)
+        if self.fails == "before" or self.closed:
+            raise LedgerError("the ledger is away")
+        result = await ask(*args)
+        if self.fails == "after":
+            raise LedgerError("the ledger went away")
+        return result
+
+    async def write(self, rows: Sequence[Row]) -> Sequence[int | None]:
+        return await self._answer(self._write, rows)
+
+    async def _write(self, rows: Sequence[Row]) -> Sequence[int | None]:
+        new = [row for row in rows if (row.identity, row.at) not in self._written]
+        for row, number in zip(new, await super().write(new), strict=True):
+            self._written[row.identity, row.at] = number
+            if row.unsettled:
+                self.recorded[self.identities[row.identity], row.outcome] += 1
+        return [self._written[row.identity, row.at] for row in rows]
+
+    async def unsettled(self, *args: Any) -> Sequence[Found]:
+        return await self._answer(super().unsettled, *args)
+
+    async def settle(self, ids: Sequence[int]) -> None:
+        await self._answer(super().settle, ids)
+
+    async def ready(self) -> None:
+        await self._answer(super().ready)
+
+    async def take(self, *args: Any) -> Any:
+        return await self._answer(super().take, *args)
+
+    async def begin(self, *args: Any) -> bool:
+        return await self._answer(super().begin, *args)
+
+    async def free(self, *args: Any) -> None:
+        await self._answer(super().free, *args)
+
+    async def doubt(self, *args: Any) -> None:
+        await self._answer(super().doubt, *args)
 
 
 class Session(MemoryOrigin):
@@ -92,7 +151,12 @@ class World:
     """The engine of one pipeline, with a broker that loses nothing by itself and forgets nothing."""
 
     def __init__(
-        self, make: Callable[["World"], Pipeline[Any, Any]], prefetch: int, rejectable: bool
+        self,
+        make: Callable[["World"], Pipeline[Any, Any]],
+        prefetch: int,
+        rejectable: bool,
+        *,
+        recording: bool = False,
     ) -> None:
         self.loop = JumpingLoop()
         self.loop.set_exception_handler(lambda _, context: self.mishaps.append(str(context)))
@@ -103,6 +167,10 @@ class World:
         self.effects: Counter[int] = Counter()  # by number: delivering callbacks that returned
         self.skips: Counter[int] = Counter()
         self.parked: Counter[int] = Counter()
+        self.once = False  # each number is to be delivered once, however often it is published
+        self.claiming = False  # copies of what was delivered are skipped
+        self.repeatable: Counter[int] = Counter()  # effects that no row told of when the process was killed
+        self.parked_twice: Counter[int] = Counter()  # the same of copies in the park
         self.unsure: set[int] = set()  # whose callback went on although it was cancelled
         self.park_fails = False
         self.park_takes = 0.0  # seconds
@@ -119,18 +187,58 @@ class World:
         }
         self.gate = self.run(new_event())
         self._turning = False
+        self.killed = False  # its tasks are being cancelled: what they still do never happened
         self.pipeline = make(self)
-        self.metrics = PipelineMetrics("numbers", list(self.pipeline.batchings()))
-        self.metrics.account("numbers")
-        self.engine = self.run(self._engine(rejectable))
-        self.running = self.loop.create_task(self.engine.run())
+        self.rejectable = rejectable
+        self.ledger = FaultyLedger(self.loop.time) if recording else None
+        self.start()
         self.connect()
         self.turns(5)
 
-    async def _engine(self, rejectable: bool) -> Engine:
+    def start(self) -> None:
+        """Start the process."""
+        self.metrics = PipelineMetrics("numbers", list(self.pipeline.batchings()))
+        self.metrics.account("numbers")
+        self.engine = self.run(self._engine())
+        self.running = self.loop.create_task(self.engine.run())
+
+    async def _engine(self) -> Engine:
         return Engine(
-            self.pipeline, self.metrics, self._park, JumpingClock(self.loop), rejectable=lambda _: rejectable
+            self.pipeline,
+            self.metrics,
+            self._park,
+            JumpingClock(self.loop),
+            rejectable=lambda _: self.rejectable,
+            store=None if self.ledger is None else (self.ledger, self.ledger),
         )
+
+    def kill(self) -> None:
+        """Kill the process and start another one: what was not written down is forgotten."""
+        assert self.ledger is not None
+        for n in self.published:
+            delivered = self.ledger.recorded[n, Outcome.DELIVERED]
+            self.repeatable[n] = max(self.repeatable[n], self.effects[n] - delivered)
+            parked = self.ledger.recorded[n, Outcome.PARKED]
+            self.parked_twice[n] = max(self.parked_twice[n], self.parked[n] - parked)
+        session, self.session = self.session, None
+        if session is not None:
+            session.alive = False
+            self._take_back(session)
+        self.killed = self.ledger.closed = True
+        self.running.cancel()
+        self.run(asyncio.wait({self.running}))  # type: ignore[arg-type]
+        self.killed = self.ledger.closed = False
+        self.open_gate()
+        self.received = 0
+        self.verbs.clear()
+        self.start()
+        self.connect()
+
+    def confirm(self) -> None:
+        """Let the engine know that the broker knows of what it was told, if it does."""
+        books, session = self.engine.books, self.session
+        if books is not None and session is not None and not session.under_way:
+            books.commit.confirm(books.commit.take(session))
 
     # Time
 
@@ -158,14 +266,23 @@ class World:
         assert account.delivered + account.skipped + account.parked == self.verbs["ack"]
         open_here = 0 if self.session is None else len(self.session.made) - len(self.session.settled)
         assert account.open == open_here, (account, open_here)
-        waiting = sum(count for stage, count in self.engine.buffered().items() if stage != "parker")
-        assert waiting <= open_here, self.engine.buffered()  # a copy for the park outlives its session
+        waiting = sum(
+            count for stage, count in self.engine.buffered().items() if stage not in ("parker", "ledger")
+        )
+        assert waiting <= open_here, self.engine.buffered()  # what is parked or written outlives its session
+        self.check_fates()
+
+    def check_fates(self) -> None:
+        """Check what became of each number."""
         for n, count in self.effects.items():
-            assert count <= self.published[n] or n in self.unsure, f"{n} was delivered {count} times"
+            most = 1 if self.once else self.published[n] + self.repeatable[n]
+            assert count <= most or n in self.unsure, f"{n} was delivered {count} times"
         for n, count in self.parked.items():
-            assert count <= self.published[n], f"{n} was parked {count} times"
+            assert count <= self.published[n] + self.parked_twice[n], f"{n} was parked {count} times"
         for n, count in self.gone.items():
             explained = self.effects[n] + self.skips[n] + self.parked[n]
+            if self.claiming and self.effects[n]:
+                explained = max(explained, count)  # copies of what was done
             assert count <= explained, f"{n} is lost: {count} acknowledged, {explained} explained"
 
     # The broker
@@ -173,7 +290,8 @@ class World:
     def publish(self, *numbers: int) -> None:
         for n in numbers:
             self.published[n] += 1
-            self.ready.append(Stored(n))
+            copy = None if self.ledger is None else f"{n}/{self.published[n]}"
+            self.ready.append(Stored(n, copy=copy))
         self.turn_soon()
 
     def turn_soon(self) -> None:
@@ -199,7 +317,10 @@ class World:
                 received_at=self.loop.time(),
                 redelivered=one.redelivered,
                 attempt=one.attempt,
+                message_id=one.copy,
             )
+            if self.ledger is not None:
+                self.ledger.identities[digest(message.identity())] = one.n
             session.stored[message] = one
             burst.append(message)
         if burst:
@@ -211,10 +332,12 @@ class World:
         if verb == "ack":
             self.gone[one.n] += 1
         elif verb == "release":
-            self.ready.appendleft(Stored(one.n, one.attempt, redelivered=True))
+            self.ready.appendleft(replace(one, redelivered=True))
         else:
             self.looping += 1
-            self.loop.call_later(RETRY_DELAY, self._back, Stored(one.n, one.attempt + 1))
+            self.loop.call_later(
+                RETRY_DELAY, self._back, replace(one, attempt=one.attempt + 1, redelivered=False)
+            )
 
     def _back(self, one: Stored) -> None:
         self.looping -= 1
@@ -238,10 +361,13 @@ class World:
         settled = set(session.settled)
         outstanding = [message for message in session.made if message not in settled]
         unconfirmed = [message for message, verb in session.under_way if verb != "release"]
-        back = [Stored(one.n, one.attempt, redelivered=True) for one in session.stored.values()]
-        self.ready.extendleft(reversed(back))
+        self._take_back(session)
         self.engine.lost(outstanding, unconfirmed)
         self.check()
+
+    def _take_back(self, session: Session) -> None:
+        back = [replace(one, redelivered=True) for one in session.stored.values()]
+        self.ready.extendleft(reversed(back))
 
     # The park and the end
 
@@ -249,6 +375,8 @@ class World:
         await anyio.sleep(self.park_takes)
         if self.park_fails:
             raise PublishFailed("the park is full")
+        if self.killed:
+            return
         self.parked[number(message)] += 1
 
     def open_gate(self) -> None:
@@ -260,6 +388,8 @@ class World:
         for plan in self.plans.values():
             plan.clear()
         self.slow = self.park_fails = False
+        if self.ledger is not None:
+            self.ledger.fails, self.ledger.takes = "", 0.0
         self.park_takes = 0.0
         self.open_gate()
         self.connect()
