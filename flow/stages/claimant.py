@@ -57,8 +57,7 @@ class Claimant:
         self._begun: set[Message[Any]] = set()  # whose effect may have happened
         self._later: dict[Message[Any], Timer] = {}  # whose claims are held elsewhere
         self._free: list[str] = []  # to be let go of
-        # How effects ended that the claims still call under way; noted when the next one begins, so that a
-        # kill leaves one in doubt for each batch and not all that came before it.
+        # How effects ended; noted when the next one begins: a kill leaves one of a batch in doubt, not all.
         self._done: list[str] = []
         self._undone: list[str] = []
 

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -120,8 +121,8 @@ class FaultyLedger(MemoryLedger):
     async def take(self, *args: Any) -> Any:
         return await self._answer(super().take, *args)
 
-    async def begin(self, *args: Any) -> bool:
-        return await self._answer(super().begin, *args)
+    async def begin(self, *args: Any, **ended: Any) -> bool:
+        return await self._answer(partial(super().begin, **ended), *args)
 
     async def free(self, *args: Any) -> None:
         await self._answer(super().free, *args)
