@@ -35,6 +35,8 @@ class Letter:
     mail_from: str
     to: str
     content: bytes
+    message_id: str
+    """The same for one action and template."""
     utf8: bool
     """Whether an address in it is not ASCII, so that servers must know SMTPUTF8."""
 
@@ -79,14 +81,15 @@ def composed(
     mail["To"] = Address("", to.local, domain_of(to))
     mail["Subject"] = one_line(rendered.subject)
     mail["Date"] = datetime.now(UTC)
-    mail["Message-ID"] = f"<{message_id}@{domain_of(sender.address)}>"
+    named = f"<{message_id}@{domain_of(sender.address)}>"
+    mail["Message-ID"] = named
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no absence notice answers it
     for name, value in headers.items():
         mail[name] = one_line(value)
     mail.set_content(rendered.text)
     if rendered.html is not None:
         mail.add_alternative(rendered.html, subtype="html")
-    return Letter(mail_from=envelope.text, to=to.text, content=mail.as_bytes(), utf8=utf8)
+    return Letter(mail_from=envelope.text, to=to.text, content=mail.as_bytes(), message_id=named, utf8=utf8)
 
 
 def domain_of(box: Mailbox) -> str:

@@ -114,8 +114,10 @@ class MailTarget:
         to = found.get(message.body.action_id)
         if to is None:
             raise Retry(f"nothing is known of the action: is {VARIABLE} set to its records?")
+        made = letter(reachable(to))
+        message.target_id = made.message_id  # what the mail server's log calls it
         try:
-            await session.send(letter(reachable(to)), batch.sending(message))
+            await session.send(made, batch.sending(message))
         except Bounced:
             if not to.testing:
                 await self._bounced.note(to)

@@ -105,11 +105,16 @@ async def test_a_kill_in_the_middle_of_mails_parks_one_for_each_connection_and_m
         await push(flow, messages)  # every copy is looked up, whatever the broker says of it
         await eventually(lambda: decided(database, 2 * COUNT - 1 - hung))
         code = await again.stop()
+        async with database.reading() as connection:
+            query = select(rows.c.target_id).where(rows.c.outcome == "delivered")
+            named = set((await connection.scalars(query)).all())
 
     assert code == 0, again.lines
     assert 1 <= hung <= 2  # one for each connection
     mails = Counter(one.to[0] for one in postbox.received)
     assert max(mails.values()) == 1
+    assert named <= {one.mail["Message-ID"] for one in postbox.received}  # what a log of mails calls them
+    assert None not in named
     reasons = await parked(url)
     unknown = sum(count for reason, count in reasons.items() if reason.startswith("outcome unknown"))
     assert unknown == 2 * hung  # the copies of these are not sent either

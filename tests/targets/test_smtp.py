@@ -55,7 +55,7 @@ async def session(postbox: Postbox, *, seconds: float = 60.0) -> AsyncIterator[M
 
 
 def letter(to: str) -> Letter:
-    return Letter(mail_from="mail@example.org", to=to, content=CONTENT, utf8=False)
+    return Letter(mail_from="mail@example.org", to=to, content=CONTENT, message_id="", utf8=False)
 
 
 async def send(connection: SmtpConnection, to: str = "ada@example.org", content: bytes = CONTENT) -> None:
