@@ -137,9 +137,9 @@ class Pipeline(Generic[In, Out]):
     def partition_key(self, message: Message[In]) -> Hashable:
         """Return what must stay in order: messages of one key are handled and delivered one after another.
 
-        Asked once for each message, before it is handled. Keys share `concurrency` partitions: whole numbers
-        modulo their number, anything else by its `repr`. A message that is retried, or comes again after a
-        lost connection, has lost its place.
+        Asked once for each message, before it is handled; again after `Unavailable`, while its whole queue
+        waits. Keys share `concurrency` partitions: whole numbers modulo their number, anything else by its
+        `repr`. A message that is retried, or comes again after a lost connection, has lost its place.
         """
         return None
 

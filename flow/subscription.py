@@ -1,7 +1,8 @@
 """Which queues a pipeline wants, and keeping a session in line with that."""
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -42,6 +43,8 @@ class Subscription:
         self._again_at: dict[str, float] = {}
         self._resting: set[str] = set()  # consumed one message at a time, as a probe
         self._prefetch = 0  # of each queue; the same for as long as a session lasts
+        self._changing = False  # queues are being added or consumed anew: one lost meanwhile is not the last
+        self._last_lost: BrokerError | None = None  # why the last line ended while others were to come
         self._known = anyio.Event()
         self._changed = anyio.Event()
 
@@ -79,10 +82,11 @@ class Subscription:
         await self._known.wait()
         self._session = session
         self._again_at.clear()
-        self._resting.clear()
+        self._resting.intersection_update(self._engine.down())
         granted = self._pipeline.granted()
         self._prefetch = granted if self._single else shared_prefetch(granted, len(self.wanted))
-        errors = await self._add(session, self.wanted)
+        with self._change_of(session):
+            errors = await self._add(session, self.wanted)
         if self.wanted and not session.lines:
             raise errors[0] if errors else session.failure or ConnectionLost("the session ended")
 
@@ -112,10 +116,13 @@ class Subscription:
             self.faults[line.queue] = str(failure)
         self._metrics.reconnects["cancelled" if isinstance(failure, ConsumerCancelled) else "lost"] += 1
         self._look()
-        if session is not None and not session.lines:
+        if session is None:
+            return
+        if not session.lines and not self._changing:
             session.fail(failure)
-        elif session is not None:
-            log.error("%s: %s; its other queues go on", self._pipeline.name, failure)
+            return
+        self._last_lost = failure
+        log.error("%s: %s; its other queues go on", self._pipeline.name, failure)
 
     def _lists(self) -> AsyncIterator[Sequence[str]]:
         return only(self._pipeline.queue) if self._single else self._pipeline.queues()
@@ -146,8 +153,24 @@ class Subscription:
             # A request to stop waits for this: given up half-way, the connection would have to go, with the
             # acknowledgements that are under way. Every step is bounded.
             with anyio.CancelScope(shield=True):
-                await self._change(session)
+                with self._change_of(session):
+                    await self._change(session)
             self._look()
+
+    @contextmanager
+    def _change_of(self, session: Session) -> Iterator[None]:
+        """Do not take a queue for the last one that is lost while others are about to be consumed.
+
+        When none of these is there at the end, the session has failed after all.
+        """
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
+            failure, self._last_lost = self._last_lost, None
+        if failure is not None and self.wanted and not session.lines:
+            session.fail(failure)
 
     async def _change(self, session: Session) -> None:
         """Do what is due in *session*; what is asked of the broker has its own limits of time."""
@@ -169,10 +192,12 @@ class Subscription:
 
         async def add(queue: str) -> None:
             try:
+                prefetch = 1 if queue in self._resting else self._prefetch
                 async with limiter:
-                    await session.add(queue, self._prefetch)
-                self.faults.pop(queue, None)
-                log.info("%s consumes %s, %d messages at a time", self._pipeline.name, queue, self._prefetch)
+                    await session.add(queue, prefetch)
+                if queue in session.lines:  # else it was lost again at once
+                    self.faults.pop(queue, None)
+                    log.info("%s consumes %s, %d messages at a time", self._pipeline.name, queue, prefetch)
             except BrokerError as error:
                 self.faults[queue] = str(error)
                 self._again_at[queue] = anyio.current_time() + AGAIN

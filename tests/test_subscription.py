@@ -8,8 +8,9 @@ import anyio
 import anyio.lowlevel
 import msgspec
 import pytest
-from pamqp.commands import Basic, Connection, Queue
+from pamqp.commands import Basic, Channel, Connection, Queue
 
+from flow.broker.line import Line
 from flow.broker.url import BrokerUrl
 from flow.errors import ConfigError, ConnectionLost, NotFound
 from flow.message import Message
@@ -132,15 +133,57 @@ async def test_a_queue_that_is_missing_at_start_touches_no_other(queues: Queues,
     assert "1 of 2 queues wait: The queue missing does not exist" in told
 
 
+async def test_a_queue_that_is_lost_while_it_rests_is_still_probed_with_one_message(
+    queues: Queues, amqp_url: str, rabbitmq: RabbitMQControl, vhost: str
+) -> None:
+    """F41: so it is when the whole session is lost."""
+    pipeline = Changing()
+    pipeline.down = True
+    await queues.fill("a", [body(n) for n in range(50)])
+    prefetches: list[int] = []
+
+    async def rests() -> bool:
+        lengths = await rabbitmq.queue_lengths(vhost)
+        return lengths["a"] == QueueLength(ready=49, unacknowledged=1)
+
+    async with running(pipeline, amqp_url, longest_hold=0.5) as runner:
+
+        def line() -> Line | None:
+            return None if runner._session is None else runner._session.lines.get("a")
+
+        async def consumed_again(old: Line | None) -> None:
+            await until(lambda: line() not in (None, old))
+            new = line()
+            assert new is not None
+            prefetches.append(new.consumer.prefetch)
+
+        await pipeline.send.send(["a", "b"])
+        await eventually(rests)
+        first = line()
+        assert first is not None
+        first._fail(ConnectionLost("The broker closed the channel"))
+        await consumed_again(first)
+        second, session = line(), runner._session
+        assert session is not None
+        session.abort()
+        await consumed_again(second)
+        pipeline.down = False
+        await until(lambda: len(pipeline.seen) == 50)
+
+    assert prefetches == [1, 1]
+    assert runner.account.open == 0
+
+
 class Slow(Peer):
     """Answers for the queue `late` only when told."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked = anyio.Event()
+        self.slow = True
 
     def _answer(self, method: Any) -> Any:
-        if isinstance(method, Queue.Declare) and method.queue == "late":
+        if self.slow and isinstance(method, Queue.Declare) and method.queue == "late":
             self.asked.set()
             return None
         return super()._answer(method)
@@ -163,6 +206,53 @@ async def test_a_stop_waits_for_a_queue_that_is_being_added() -> None:
 
         assert len(peer.methods(Basic.Cancel)) == 2
         assert len(peer.methods(Connection.Close)) == 1, "closed in order"
+
+
+@pytest.mark.parametrize("running_before", [False, True], ids=["at the start", "later"])
+async def test_the_first_queue_is_lost_before_the_second_is_there(running_before: bool) -> None:
+    """F15: it is no reason to begin anew with all of them."""
+    pipeline = Changing()
+
+    async with Slow() as peer:
+        async with running(pipeline, peer.url.partition("?")[0]) as runner:
+            if running_before:
+                await pipeline.send.send(["a"])
+                await until(lambda: runner.unready() is None)
+            await pipeline.send.send(["a", "late"])
+            await peer.asked.wait()
+            await until(lambda: peer.methods(Basic.Consume))
+            channel, consumed = next(one for one in peer.received if isinstance(one[1], Basic.Consume))
+            peer.send(frame(Basic.Cancel(consumed.consumer_tag), channel))
+            await until(lambda: runner.metrics.reconnects["cancelled"] == 1)
+            channel = next(number for number, one in peer.received if getattr(one, "queue", "") == "late")
+            peer.send(frame(Queue.DeclareOk("late", 0, 0), channel))
+            await until(lambda: runner.metrics.consumer_up == {"a": True, "late": True})
+
+        assert len(peer.connections) == 1
+
+
+@pytest.mark.parametrize("running_before", [False, True], ids=["at the start", "later"])
+async def test_without_a_second_queue_the_loss_of_the_first_ends_the_session(running_before: bool) -> None:
+    pipeline = Changing()
+
+    async with Slow() as peer:
+        async with running(pipeline, peer.url.partition("?")[0]) as runner:
+            if running_before:
+                await pipeline.send.send(["a"])
+                await until(lambda: runner.unready() is None)
+            await pipeline.send.send(["a", "late"])
+            await peer.asked.wait()
+            await until(lambda: peer.methods(Basic.Consume))
+            channel, consumed = next(one for one in peer.received if isinstance(one[1], Basic.Consume))
+            peer.send(frame(Basic.Cancel(consumed.consumer_tag), channel))
+            await until(lambda: runner.metrics.reconnects["cancelled"] == 1)
+            channel = next(number for number, one in peer.received if getattr(one, "queue", "") == "late")
+            peer.slow = False
+            peer.send(frame(Channel.Close(405, "locked by another consumer", 50, 10), channel))
+            await until(lambda: len(peer.connections) == 2)
+            await until(lambda: runner.metrics.consumer_up == {"a": True, "late": True})
+
+        assert runner.metrics.reconnects["lost"] == 0, "it is left for this, not for its silence"
 
 
 async def test_what_is_lost_of_a_retired_queue_is_no_fault(queues: Queues, amqp_url: str) -> None:

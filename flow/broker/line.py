@@ -55,6 +55,8 @@ class Line:
         self.queue = queue
         self.over = False
         """Whether nothing can be settled any more."""
+        self.failure: BrokerError | None = None
+        """Why it ended by itself."""
         self._consuming = consuming
         self._link = link
         self._channel = channel
@@ -180,6 +182,7 @@ class Line:
 
     def _fail(self, failure: BrokerError) -> None:
         if not self.over:
+            self.failure = failure
             self.end()
             if self._open:
                 self._ended(self, failure)

@@ -145,7 +145,7 @@ class Session:
         line = await Line.open(self._link, self._consuming, queue, prefetch, self._line_ended)
         self.lines[queue] = line
         if line.over:  # it ended before anybody could be told
-            self._line_ended(line, self._link.lost(None))
+            self._line_ended(line, line.failure or self._link.lost(None))
         elif self._over:  # it began after the end
             line.end()
             raise self.failure or self._link.lost(None)

@@ -146,7 +146,7 @@ class Report:
         if account.fault:
             say(str(account.fault))
         for reason, number in account.refused.items():
-            say(f"the broker refused {counted(number, 'message')}: {reason}")
+            say(f"{counted(number, 'message')} not taken by the broker, kept to be tried again: {reason}")
         if self.kept:
             lines = f"{counted(self.kept, 'line')} {'is' if self.kept == 1 else 'are'}"
             say(f"{lines} not stored: submit {self._path} once what is wrong is corrected")

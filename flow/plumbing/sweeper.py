@@ -66,7 +66,7 @@ class Sweeper:
         reasons = await outbox.refusals(self._database)
         waiting, refused = await outbox.waiting(self._database)
         complaints = {
-            reason: f"the broker refuses {counted(number, 'message')}, kept to be tried again: {reason}"
+            reason: f"{counted(number, 'message')} not taken by the broker, kept to be tried again: {reason}"
             for reason, number in reasons.items()
         }
         if account.fault is not None:

@@ -133,7 +133,7 @@ async def of_messages(connection: AsyncConnection, action_id: int, supporter_id:
     return [
         *(
             Event(
-                at=row.created_at,
+                at=end_of_second(row.created_at),
                 what="refused by the broker" if row.refused else "waits in the outbox",
                 where=f"{row.exchange} {row.routing_key}",
                 detail=row.refused or f"message {row.message_id}",
@@ -150,6 +150,11 @@ async def of_messages(connection: AsyncConnection, action_id: int, supporter_id:
             for row in sent
         ),
     ]
+
+
+def end_of_second(at: datetime) -> datetime:
+    """Return a moment in whole seconds, as SQLite makes them, as the end of its second: after its cause."""
+    return at if at.microsecond else at.replace(microsecond=999_999)
 
 
 def about(columns: Any, action_id: int, supporter_id: int | None) -> ColumnElement[bool]:

@@ -111,6 +111,8 @@ class Gates:
     def abandoned(self, queue: str, epoch: int) -> None:
         """Take note that a call ended, or was none, that tells nothing about the target."""
         self._gate(queue).breaker.abandoned(epoch)
+        if queue in self.down:
+            self._wake()  # another call may be the probe
 
     def stop(self) -> None:
         """Wake nobody any more."""

@@ -51,7 +51,7 @@ class Watchdog:
         for mark in self._marks:
             if mark.work is None:
                 continue
-            if now - mark.since >= self._timeout:
+            if now >= mark.since + self._timeout:  # the very sum for which the timer was set
                 mark.scope.cancel()
             else:
                 oldest = min(oldest, mark.since)

@@ -1,21 +1,26 @@
 """Sorts received messages by `partition_key`, so that each partition has one worker and keeps its order."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 from zlib import crc32
 
 from flow.message import Message, State
+from flow.outcome import Unavailable
 from flow.stages.bell import Bell
 from flow.stages.guard import Guard
 from flow.stages.intake import Intake
+from flow.stages.turns import Turns
 
 TURN = 64  # messages that are sorted before the rest of the loop may run
 
 
 class Partitions:
-    """Decodes each message, asks for its key once, and puts it into the intake of its partition."""
+    """Decodes each message, asks for its key once, and puts it into the intake of its partition.
+
+    A key that cannot be had now, as its source is `Unavailable`, holds up its queue: what came after it could
+    belong to the same partition.
+    """
 
     def __init__(
         self,
@@ -23,43 +28,48 @@ class Partitions:
         decode: Callable[[Message[Any]], None],
         key: Callable[[Message[Any]], Hashable],
         unfit: dict[Message[Any], Exception],
+        shut: Callable[[str], bool],
+        unavailable: Callable[[str, Unavailable], None],
     ) -> None:
-        """Take *unfit*, where the error of a message goes that cannot be decoded or has no key."""
-        self.unsorted: deque[Message[Any]] = deque()
+        """Take *unfit*, where the error of a message goes that cannot be decoded or has no key.
+
+        *shut* tells of a queue whether nothing of it may start now; *unavailable* is told of a queue why not.
+        """
+        self.unsorted = Turns(shut)
+        self.bell = Bell()
         self._intakes = intakes
         self._decode = decode
         self._key = key
         self._unfit = unfit
-        self._bell = Bell()
+        self._unavailable = unavailable
 
     def put(self, messages: list[Message[Any]]) -> None:
         """Sort *messages* soon; called from the broker's callbacks."""
-        self.unsorted.extend(messages)
-        self._bell.ring()
+        self.unsorted.put(messages)
+        self.bell.ring()
 
     async def run(self) -> None:
         """Sort until cancelled."""
         while True:
-            for _ in range(min(TURN, len(self.unsorted))):
-                message = self.unsorted.popleft()
+            for _ in range(TURN):
+                message = self.unsorted.take()
+                if message is None:
+                    await self.bell.wait()
+                    break
                 if message.state is State.WAITING:
                     self._sort(message)
-            if self.unsorted:
-                await asyncio.sleep(0)
             else:
-                await self._bell.wait()
-
-    def clear(self, queue: str | None = None) -> list[Message[Any]]:
-        """Take what is of *queue*, or all, and return it."""
-        taken = [one for one in self.unsorted if queue is None or one.origin.queue == queue]
-        self.unsorted = deque(one for one in self.unsorted if queue is not None and one.origin.queue != queue)
-        return taken
+                await asyncio.sleep(0)
 
     def _sort(self, message: Message[Any]) -> None:
         guard = Guard()
         with guard:
             self._decode(message)
             message.partition = partition(self._key(message), len(self._intakes))
+        if isinstance(guard.error, Unavailable):
+            self.unsorted.put_first(message)
+            self._unavailable(message.origin.queue, guard.error)
+            return
         if guard.error is not None:  # its worker tells, as of any other error
             self._unfit[message] = guard.error
             message.partition = message.tag % len(self._intakes)

@@ -68,7 +68,9 @@ class Processor:
         self._label = "default" if forward is None else "handle_message"
         self.gates = Gates(pipeline.name, pipeline.concurrency, clock, lambda: self.reception.wake_all())
         self._cancelled = False
-        self.reception = Reception(pipeline, codec.decode, acknowledger.give_back, self.gates.shut)
+        self.reception = Reception(
+            pipeline, codec.decode, acknowledger.give_back, self.gates.shut, self._unavailable
+        )
         self.marks: list[Mark[Work]] = [Mark() for _ in range(pipeline.concurrency)]
         self._watchdog = Watchdog(self.marks, pipeline.handler_timeout, clock)
         self._asynchronous = inspect.iscoroutinefunction(handle)
@@ -246,6 +248,12 @@ class Processor:
         elif self._forward is None:
             self._acknowledger.delivered(messages)
         mark.work = None
+
+    def _unavailable(self, queue: str, error: Unavailable) -> None:
+        """Tell the gates that messages of *queue* cannot even be sorted."""
+        self.gates.ended(queue, self.gates.start(queue), error)
+        self._metrics.circuit_open[self._label] = True
+        self.reception.wake_all()  # a drain waits for nothing that this queue holds
 
     def _tell_gates(self, mark: Mark[Work], messages: list[Message[Any]], error: Exception | None) -> bool:
         """Tell the gates how a call about *messages* ended; return whether they are to be kept."""

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from flow.message import Message, State
+from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
 from flow.stages.intake import Intake
 from flow.stages.partitions import Partitions
+from flow.stages.turns import Turns
 
 
 class Reception:
@@ -18,9 +20,13 @@ class Reception:
         decode: Callable[[Message[Any]], None],
         give_back: Callable[[Message[Any]], None],
         shut: Callable[[str], bool],
+        unavailable: Callable[[str, Unavailable], None],
     ) -> None:
-        """Take *give_back*, which returns a message to its queue, and *shut*, which tells of a queue whether
-        nothing of it may start now."""
+        """Take *give_back*, which returns a message to its queue.
+
+        *shut* tells of a queue whether nothing of it may start now; *unavailable* is told why not when it
+        comes out while messages are sorted.
+        """
         self.closed = False
         self.unfit: dict[Message[Any], Exception] = {}
         """Messages that ended before their turn, and why: their worker tells."""
@@ -29,25 +35,25 @@ class Reception:
         self.intakes = [Intake(shut) for _ in range(count)]
         self.partitions: Partitions | None = None
         if parted:
-            self.partitions = Partitions(self.intakes, decode, pipeline.partition_key, self.unfit)
+            self.partitions = Partitions(
+                self.intakes, decode, pipeline.partition_key, self.unfit, shut, unavailable
+            )
+        self._lines: list[Turns | Intake] = [*self.intakes]
+        if self.partitions is not None:
+            self._lines.append(self.partitions.unsorted)
         self._give_back = give_back
 
     def __len__(self) -> int:
         """Return how many messages have not been started."""
-        unsorted = 0 if self.partitions is None else len(self.partitions.unsorted)
-        return unsorted + sum(map(len, self.intakes))
+        return sum(map(len, self._lines))
 
     def queues(self) -> set[str]:
         """Return the queues of which messages wait."""
-        waiting = {queue for intake in self.intakes for queue in intake.queues()}
-        if self.partitions is not None:
-            waiting |= {message.origin.queue for message in self.partitions.unsorted}
-        return waiting
+        return {queue for line in self._lines for queue in line.queues()}
 
     def oldest(self, queue: str | None = None) -> float | None:
         """Return the receive time of the oldest message of *queue*, or all, that was not started, or None."""
-        lines = [line for intake in self.intakes for line in (intake.prepared, intake.received)]
-        times = [line.oldest(queue) for line in lines]
+        times = [line.oldest(queue) for line in self._lines]
         return min((time for time in times if time is not None), default=None)
 
     def receive(self, messages: list[Message[Any]]) -> None:
@@ -81,15 +87,14 @@ class Reception:
 
     def give_back(self, queue: str | None = None) -> None:
         """Give back what has not been started, of *queue* or all."""
-        unsorted = [] if self.partitions is None else self.partitions.clear(queue)
-        for message in [*unsorted, *(one for intake in self.intakes for one in intake.clear(queue))]:
+        for message in [one for line in self._lines for one in line.clear(queue)]:
             self.unfit.pop(message, None)
             self._give_back(message)
 
     def discard_stale(self) -> None:
         """Drop what was not started and whose session ended: the broker delivers it again."""
-        for intake in self.intakes:
-            intake.discard_stale()
+        for line in self._lines:
+            line.discard_stale()
         for message in [one for one in self.unfit if one.state is not State.WAITING]:
             del self.unfit[message]
 
@@ -102,3 +107,5 @@ class Reception:
         """Let all workers look again."""
         for intake in self.intakes:
             intake.bell.ring_all()
+        if self.partitions is not None:
+            self.partitions.bell.ring_all()

@@ -21,8 +21,7 @@ class Threads:
     @property
     def exhausted(self) -> bool:
         """Whether every thread hangs in a call that was given up, so that none can start any more."""
-        self._abandoned = {one for one in self._abandoned if not one.done()}
-        return len(self._abandoned) >= self._count
+        return len(self._hanging()) >= self._count
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Return what *function* returns in a thread; when cancelled, give it up, and it may go on alone."""
@@ -31,7 +30,12 @@ class Threads:
             return await asyncio.wrap_future(future)
         finally:
             if not future.cancel() and not future.done():
-                self._abandoned.add(future)
+                self._hanging().add(future)
+
+    def _hanging(self) -> set[Future[Any]]:
+        """Return what still runs of that which was given up; the rest is forgotten."""
+        self._abandoned = {one for one in self._abandoned if not one.done()}
+        return self._abandoned
 
     def close(self) -> None:
         """Start nothing more; what runs goes on, and nobody waits for it."""

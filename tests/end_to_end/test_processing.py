@@ -22,7 +22,6 @@ from nacl.public import PrivateKey
 from sqlalchemy import func, select, update
 
 from flow.crypto import KeyStore
-from flow.demo.rabbitmq_node import RabbitMQNode
 from flow.devbroker.server import DevBroker
 from flow.plumbing.processing import Processing
 from flow.records.database import Database
@@ -30,6 +29,7 @@ from flow.records.tables import actions, contacts, outbox, supporters
 from flow.schema import ActionMessage
 from tests.broker.queues import eventually, until
 from tests.end_to_end.conftest import FLOW, environment
+from tests.nodes.rabbitmq_node import RabbitMQNode
 from tests.plumbing.signature_model import Deed, Model, Org
 from tests.plumbing.signatures import definitions, statuses
 from tests.plumbing.wires import Wires

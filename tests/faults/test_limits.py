@@ -84,3 +84,29 @@ async def test_parts_of_the_retry_loop_are_missing(world: World) -> None:
 
     await world.check(complaints="Cannot forward")
     assert set(world.ledger.parked) == {first, second}
+
+
+@pytest.mark.timeout(180)
+async def test_the_retry_queue_is_full(world: World) -> None:
+    """F38: the broker keeps what it cannot pass on, and goes on with it as the queue empties."""
+    limit = [f"^{RETRY_QUEUE}$", '{"max-length": 1}', "--apply-to", "queues"]
+    await world.rabbitmq.ctl("set_policy", "-p", world.vhost, "limit", *limit)
+    ids = await world.ledger.publish(40)
+    world.sink.faults.busy = dict.fromkeys(ids[::2], 1_000_000)
+    counts = ["name", "messages", "messages_ready", "messages_unacknowledged"]
+
+    async def kept() -> bool:
+        rows = await world.rabbitmq.ctl("list_queues", "-p", world.vhost, "--no-table-headers", *counts)
+        [row] = [row.split() for row in rows.splitlines() if row.startswith(QUEUE)]
+        every, ready, unacknowledged = map(int, row[1:])
+        return every - ready - unacknowledged > 0  # rejected, and not in the retry queue
+
+    running = await world.run("Persistent")
+    await world.told(set(ids[1::2]))
+    await eventually(kept)
+    world.sink.faults.busy = {}
+    await world.ends()
+    await world.stop(running)
+
+    await world.check(again=0)
+    assert not world.ledger.parked

@@ -1,14 +1,22 @@
 """Faults of the target: it answers wrongly, late, never, or is away."""
 
+import asyncio
 import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import anyio
 import pytest
+import trustme
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_store import Faults
 from flow.runner import Runner, RunOptions
 from tests.broker.queues import until
+from tests.faults.proxy import pour
 from tests.faults.worker import Batches, settings
 from tests.faults.world import World
 
@@ -66,6 +74,65 @@ async def test_a_target_that_is_not_there(world: World, url: str, says: str) -> 
     account = running.account
     assert account == account | {"delivered": 0, "retrying": 0, "returned": account["received"]}
     assert len(world.ledger.waiting) == 30
+
+
+@asynccontextmanager
+async def behind_tls(port: int, context: ssl.SSLContext) -> AsyncIterator[str]:
+    """Speak TLS before *port* of this machine; yield the URL."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            back, forth = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                await asyncio.gather(pour(reader, forth), pour(back, writer))
+            finally:
+                for one in (writer, forth):
+                    one.transport.abort()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(serve(reader, writer))
+        serving.add(task)
+        task.add_done_callback(serving.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"https://localhost:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in list(serving):
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("trusted", [True, False], ids=["expired", "unknown authority"])
+async def test_a_certificate_that_does_not_hold(world: World, tmp_path: Path, trusted: bool) -> None:
+    """F40: nothing is told to such a target and no attempt is spent; a good one goes on at once."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    yesterday = datetime.now(UTC) - timedelta(days=1) if trusted else None
+    authority.issue_cert("localhost", not_after=yesterday).configure_cert(context)
+    ids = await world.ledger.publish(30)
+    more = {"SINK_AUTHORITY": str(tmp_path / "authority.pem")} if trusted else {}
+
+    async with behind_tls(world.sink.port, context) as url:
+        running = await world.run("Batches", SINK_URL=url, **more)
+        said = await running.says("the target is down")
+        told = world.sink.requests
+        if trusted:
+            authority.issue_cert("localhost").configure_cert(context)
+            await world.told(set(ids))
+        await world.stop(running)
+        await world.check(again=0)
+
+    account = running.account
+    assert told == 0
+    assert ("certificate has expired" if trusted else "certificate verify failed") in said
+    assert account["retrying"] == account["parked"] == 0
+    assert account["delivered" if trusted else "returned"] == account["received"]
+    assert len(world.ledger.waiting) == (0 if trusted else 30)
 
 
 @pytest.mark.timeout(120)

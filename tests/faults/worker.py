@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import anyio
 import msgspec
 
 from flow import Batch, Batching, Message, Pipeline, Retries, Secret, Settings
-from flow.targets.http import HttpTarget
+from flow.targets.http import HttpTarget, bare_client
 
 
 class Numbered(msgspec.Struct):
@@ -36,6 +37,7 @@ class SinkSettings(Settings):
     url: str
     token: Secret
     timeout: float = 10.0
+    authority: str = ""  # a file: who signs certificates; "": those whom the system trusts
     exits_at: int = 0  # the process ends in the middle of handle_message
     killed_at: int = 0  # the process is killed after the sink has answered
     slow_at: int = 0  # handle_message takes `slow` seconds before it tells the sink
@@ -43,6 +45,17 @@ class SinkSettings(Settings):
     slow: float = 8.0
     cancels_at: int = 0  # handle_message cancels every task whose name holds `cancels`
     cancels: str = ""
+
+
+class Trusting(HttpTarget):
+    """Takes another authority for the one who signs the certificate of the target."""
+
+    def __init__(self, name: str, url: str, token: Secret, *, timeout: float, authority: str) -> None:
+        super().__init__(name, url, token, timeout=timeout)
+        if authority:
+            headers = {"Authorization": f"Bearer {token.reveal()}"}
+            trust = ssl.create_default_context(cafile=authority)
+            self._http = bare_client(timeout, base_url=url, headers=headers, verify=trust)
 
 
 class Telling(Pipeline[Numbered]):
@@ -55,7 +68,8 @@ class Telling(Pipeline[Numbered]):
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         sink = self.settings
-        async with HttpTarget("the sink", sink.url, sink.token, timeout=sink.timeout) as self.sink:
+        target = Trusting("the sink", sink.url, sink.token, timeout=sink.timeout, authority=sink.authority)
+        async with target as self.sink:
             yield
 
     async def tell(self, messages: Sequence[Message[Numbered]]) -> dict[str, Result]:
@@ -124,6 +138,13 @@ class Batches(Telling):
                 batch.reject(message, "the sink calls it invalid")
             elif result.status != "ok":
                 batch.retry(message, "the sink does not take it now")
+
+
+class Persistent(Batches):
+    """Tries again and again."""
+
+    queue = "acme.crm"
+    retries = Retries(attempts=1000)
 
 
 class Patient(Batches):

@@ -125,7 +125,7 @@ async def test_what_no_queue_takes_is_kept_told_once_and_tried_again(
     assert (second.waiting, second.refused, sum(second.account.refused.values())) == (3, 3, 0)
     assert first.sentence == "published 0 messages; 3 messages wait, 3 of them refused"
     assert len(said) == 1
-    assert "the broker refuses 3 messages, kept to be tried again: " in said[0]
+    assert "3 messages not taken by the broker, kept to be tried again: " in said[0]
     assert "deliver" in said[0]
     assert "example.org" not in said[0]
 

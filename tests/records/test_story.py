@@ -1,11 +1,11 @@
 """The story of an action is whole, in order, and holds nothing personal."""
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from flow.records.database import Database
 from flow.records.story import story
-from flow.records.tables import claims
+from flow.records.tables import actions, claims
 from tests.records.signatures import action, after, page, supporter
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ async def test_everything_is_told_in_the_order_of_time(database: Database) -> No
         (after(0), "supporter stored"),
         (after(3), "address status"),
         (after(4), "processed"),
-        (after(5), "waits in the outbox"),
+        (after(5.999999), "waits in the outbox"),
         (after(6), "published"),
         (after(7), "retrying"),
         (after(8), "delivered"),
@@ -66,3 +66,16 @@ async def test_nothing_personal_is_told(database: Database) -> None:
 
     assert "ada" not in told.replace("who is ada?", "")  # a reason, which is flow's own word elsewhere
     assert "example.org" not in told
+
+
+async def test_what_waits_comes_after_what_led_to_it_within_a_second(database: Database) -> None:
+    async with database.begin() as connection:
+        where = await page(connection)
+        made = await action(connection, where, await supporter(connection, where, "ada"), "ada")
+        await connection.execute(update(actions).values(created_at=after(5.4), processed_at=after(5.5)))
+
+        told = await story(connection, made)
+
+    assert told is not None
+    names = [event.what for event in told.events]
+    assert names.index("submitted") < names.index("processed") < names.index("waits in the outbox")

@@ -1,6 +1,8 @@
 """`blocking`: callbacks that block run in threads of the pipeline's own."""
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import anyio
@@ -11,6 +13,7 @@ from flow.batching import Batching
 from flow.message import Message
 from flow.outcome import Skip
 from flow.pipeline import Pipeline
+from flow.stages.threads import Threads
 from tests.broker.queues import until
 from tests.stages.conftest import Number, Start
 
@@ -119,3 +122,36 @@ async def test_an_iterator_that_is_empty_is_an_error_like_any_other(start: Start
 
     await line.push(1)
     await until(lambda: line.rejected == [1])
+
+
+class Kept:
+    """What a call returns that nobody waits for."""
+
+
+async def test_what_was_given_up_and_ended_is_forgotten() -> None:
+    """Else every call that takes too long would stay in memory, where nobody asks for the health."""
+    threads = Threads(1, "forgetful")
+    results: weakref.WeakSet[Kept] = weakref.WeakSet()
+    ends: list[threading.Event] = []
+
+    def call() -> Kept:
+        result = Kept()
+        results.add(result)
+        end = threading.Event()
+        ends.append(end)
+        assert end.wait(30)
+        return result
+
+    for count in range(1, 4):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(threads.run, call)
+            await until(lambda count=count: len(ends) == count)
+            tasks.cancel_scope.cancel()
+        ends[-1].set()
+    await threads.run(int)
+    gc.collect()
+    left, hanging = len(results), threads.exhausted
+    threads.close()
+
+    assert left <= 1, "the last one, until the next is given up"
+    assert not hanging

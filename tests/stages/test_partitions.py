@@ -1,6 +1,6 @@
 """`partition_key`: what belongs together stays in order, and a slow partition blocks no other."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import anyio
@@ -12,7 +12,8 @@ from flow.message import Message
 from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
 from flow.stages.partitions import partition
-from tests.stages.conftest import Number, Start, quiet
+from tests.messages import MemoryOrigin
+from tests.stages.conftest import Number, Start, number, quiet
 
 pytestmark = pytest.mark.anyio
 
@@ -169,6 +170,137 @@ async def test_a_drain_gives_back_what_no_worker_has_started(start: Start) -> No
 
     assert sorted(line.released) == list(range(1, 9))
     assert line.account == {"received": 8, "returned": 8}
+
+
+class Looking(Parted):
+    """Looks its keys up where they may not be had."""
+
+    queue = "numbers"
+    down = False
+
+    def partition_key(self, message: Message[Number]) -> Hashable:
+        key = super().partition_key(message)
+        if self.down:
+            raise Unavailable("no keys", after=5.0)
+        return key
+
+
+async def test_a_key_that_cannot_be_had_now_holds_up_its_queue(start: Start) -> None:
+    """No attempt is spent, the key is asked for with one message at a time, and the order stays."""
+    line = await start(Looking)
+    pipeline: Any = line.engine.pipeline
+    pipeline.down = True
+
+    await line.push(*range(1, 9))
+    asked, down = list(pipeline.asked), line.engine.down()
+    waits = line.engine.buffered()["processor"]
+    await line.advance(5.0)
+    again = list(pipeline.asked)
+    pipeline.down = False
+    await line.push(9, 10)
+    await line.advance(5.0)
+
+    assert (asked, list(down), waits) == ([1], ["numbers"], 8)
+    assert again == [1, 1]
+    assert [n for n in pipeline.handled if n % 2] == [1, 3, 5, 7, 9]
+    assert [n for n in pipeline.handled if not n % 2] == [2, 4, 6, 8, 10]
+    assert line.account == {"received": 10, "delivered": 10}
+    assert line.engine.down() == {}
+
+
+async def test_a_key_of_another_queue_is_asked_for_meanwhile(start: Start) -> None:
+    class Elsewhere(Looking):
+        """Has no keys for one of its queues."""
+
+        queue = "numbers"
+
+        def partition_key(self, message: Message[Number]) -> Hashable:
+            self.down = message.queue == "numbers"
+            return super().partition_key(message)
+
+    line = await start(Elsewhere)
+    other = MemoryOrigin("others", 10)
+    line.metrics.account("others")
+    line.send(1, 2)
+
+    line.engine.receive([other.message({"n": n}, received_at=0.0) for n in (3, 4)])
+    await quiet()
+
+    assert {number(one) for one in other.acked} == {3, 4}
+    assert line.acked == []
+
+
+async def test_what_waits_for_a_key_goes_back_or_is_dropped_like_anything_else(start: Start) -> None:
+    line = await start(Looking)
+    pipeline: Any = line.engine.pipeline
+    pipeline.down = True
+    await line.push(1, 2, 3)
+    line.clock.advance(2.0)
+    waited = line.engine.waited("numbers")
+    line.engine.give_back("numbers")
+    given_back = list(line.released)
+
+    await line.push(4, 5)
+    line.lose()
+    left = line.engine.buffered()["processor"]
+    await line.push(6)
+    await line.engine.drain(10.0)
+
+    assert (waited, given_back, left) == (2.0, [1, 2, 3], 0)
+    assert line.account == {"received": 6, "returned": 4, "stale": 2}
+
+
+async def test_a_stop_is_not_held_up_by_a_key_that_cannot_be_had(start: Start) -> None:
+    line = await start(Looking)
+    pipeline: Any = line.engine.pipeline
+    pipeline.down = True
+
+    line.send(1, 2)
+    with anyio.fail_after(10):
+        await line.engine.drain(60.0)
+
+    assert line.released == [1, 2]
+
+
+class Preparing(Parted):
+    """Prepares its messages, which may take long and go wrong."""
+
+    queue = "numbers"
+    down = True
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.prepared: list[int] = []
+        self.go = anyio.Event()
+
+    async def prepare_messages(self, messages: Sequence[Message[Number]]) -> None:
+        self.prepared += [message.body.n for message in messages]
+        if not self.down:
+            await self.go.wait()
+            if messages[0].body.n == 1:
+                raise ValueError
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        if self.down:
+            raise Unavailable("closed", after=5.0)
+        return await super().handle_message(message)
+
+
+async def test_a_probe_that_ended_before_it_called_leaves_it_to_another_partition(start: Start) -> None:
+    """Nothing would wake the others otherwise."""
+    line = await start(Preparing)
+    pipeline: Any = line.engine.pipeline
+    await line.push(1)
+    line.lose()  # it comes again, and is prepared again
+    pipeline.down = False
+    await line.push(1, 2)
+    await line.advance(5.0)
+    probing = list(pipeline.prepared)
+    pipeline.go.set()
+    await quiet()
+
+    assert probing == [1, 1]
+    assert (line.rejected, line.acked) == ([1], [2])
 
 
 def test_any_value_has_a_partition() -> None:

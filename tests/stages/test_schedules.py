@@ -122,13 +122,18 @@ async def handle_failed(self: Scripted, message: Message[Any], outcome: Outcome,
 
 
 async def prepare_messages(self: Scripted, messages: Sequence[Message[Number]]) -> set[int]:
-    numbers = {message.body.n for message in messages}
+    numbers = [message.body.n for message in messages]
     await self.act("prepare", *numbers)
-    return numbers
+    return set(numbers)
 
 
 def partition_key(self: Scripted, message: Message[Number]) -> int:
-    return message.body.n
+    n, plan = message.body.n, self.world.plans["key"]
+    word = plan.popleft() if plan else "ok"
+    if word in ENDS:
+        self.world.skips[n] += word == "skip"
+        raise ENDS[word]()
+    return n
 
 
 CALLBACKS = {one.__name__: one for one in (handle_failed, prepare_messages, partition_key)}
@@ -245,7 +250,7 @@ class Schedules(RuleBasedStateMachine):
         self.world.publish(-1)
 
     @rule(
-        callback=st.sampled_from(["message", "batch", "failed", "prepare"]),
+        callback=st.sampled_from(["message", "batch", "failed", "prepare", "key"]),
         words=st.lists(st.sampled_from([*WORDS, *MARKS]), min_size=1, max_size=6),
     )
     def plan(self, callback: str, words: list[str]) -> None:

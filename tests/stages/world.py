@@ -184,7 +184,7 @@ class World:
         self.verbs: Counter[str] = Counter()
         self.handling = 0
         self.plans: dict[str, deque[str]] = {
-            name: deque() for name in ("message", "batch", "failed", "prepare")
+            name: deque() for name in ("message", "batch", "failed", "prepare", "key")
         }
         self.gate = self.run(new_event())
         self._turning = False
