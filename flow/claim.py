@@ -90,19 +90,11 @@ class Claims(Protocol):
         """
 
     async def begin(
-        self,
-        pipeline: str,
-        key: str,
-        holder: str,
-        seconds: float,
-        *,
-        done: Sequence[str] = (),
-        undone: Sequence[str] = (),
+        self, pipeline: str, key: str, holder: str, seconds: float, done: Sequence[str] = ()
     ) -> bool:
-        """Note that the effect is under way, for *seconds* at most; False: *holder* has lost the claim.
+        """Note that the effect is under way, for *seconds* at most, and that those of *done* have happened.
 
-        Noted with it: the effects of *done*, which were under way before, have happened, and those of
-        *undone* have not.
+        False: *holder* has lost the claim.
         """
 
     async def free(self, pipeline: str, keys: Sequence[str], holder: str) -> None:

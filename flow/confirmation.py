@@ -14,7 +14,7 @@ LAST = 1.0  # seconds for the last one, and as many to write the answer down
 class Confirmation:
     """Asks the broker something on each channel that was told something.
 
-    Its answer tells that it has processed all that was written before; an acknowledgement has none of its own.
+    The answer tells that it has processed all that was written before; acknowledgements have none.
     """
 
     def __init__(self, commit: GroupCommit, session: Session) -> None:

@@ -59,13 +59,14 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return f"Item({self.id})"
 
 
-class Result(msgspec.Struct):
+class Result(msgspec.Struct, rename="camel"):
     """What the CRM says of one item."""
 
     id: str
     status: str
     reason: str | None = None
     after: float | None = None
+    contact_id: str | int | None = None
 
     @property
     def code(self) -> str:
@@ -148,6 +149,8 @@ class Crm(Pipeline[ActionMessage | EventMessage, Item]):
                 batch.reject(message, f"the CRM calls it invalid{result.code}")
             elif result.status != "ok":
                 batch.retry(message, f"the CRM does not take it now{result.code}", result.after)
+            elif result.contact_id is not None:
+                message.target_id = str(result.contact_id)
 
     async def campaign(self, crm: HttpTarget, campaign: schema.Campaign | None) -> str | None:
         """Return what the CRM calls *campaign*; it is asked once, and again after 10 minutes."""

@@ -1,5 +1,6 @@
 """Flow as it is run: session, typed bodies, async handler, keyed batches, settling, metrics."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from measured import PIPELINES
 
 from flow import Message
 from flow.broker.url import BrokerUrl
+from flow.cli.run import opened
+from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 
 
@@ -28,8 +31,9 @@ async def main() -> None:
                 runner.stop()
             return message.body
 
-    runner = Runner(Measured(), BrokerUrl.parse(clock.url), RunOptions())
-    await runner.run()
+    async with opened(DatabaseUrl.from_environment(os.environ)) as database:
+        runner = Runner(Measured(), BrokerUrl.parse(clock.url), RunOptions(database=database))
+        await runner.run()
     account, batches = runner.account, runner.metrics.batch_size["default"].count
     assert account.delivered == account.received == options.messages, str(account)
     clock.report(batches=batches)

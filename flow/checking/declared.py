@@ -10,6 +10,8 @@ from typing import Any
 from flow.checking.finding import Finding, caution, ok, unchecked, wrong
 from flow.errors import ConfigError
 from flow.pipeline import Pipeline, with_options
+from flow.records.stores import forgetful
+from flow.records.url import VARIABLE
 from flow.settings import Settings
 from flow.settings import load as load_settings
 from flow.sizing import CONSUMER_TIMEOUT
@@ -109,18 +111,39 @@ def loop_of(cls: PipelineClass) -> Finding:
 def memory_of(cls: PipelineClass, consumers: int | None, environment: Mapping[str, str]) -> list[Finding]:
     """Say what a lost connection, other workers and a crash may repeat; *consumers* are there already."""
     name, queue = cls.__name__, cls.queue
-    found = [ok(f"{name}: what was finished when a connection breaks is not done again by the same process")]
+    database = bool(environment.get(VARIABLE) or environment.get(f"{VARIABLE}_FILE"))
+    found = [claim_of(cls, database=database)] if cls.claim is not None else []
+    if database:
+        written = "what was written into the ledger is not done again, after a crash, and by no other worker"
+        crashes = "a message that kills the process is parked after two such starts"
+        return [*found, ok(f"{name}: {written}"), ok(f"{name}: {crashes}")]
+    found.append(
+        ok(f"{name}: what was finished when a connection breaks is not done again by the same process")
+    )
     window = f"up to {cls.granted()} messages may be done again by another one when it ends unasked"
+    advice = f"set {VARIABLE} for a ledger that all share"
     if consumers:
         verb = "consumer is" if consumers == 1 else "consumers are"
-        found.append(
-            caution(f"{name}: {consumers} {verb} on {queue} already; workers share no memory: {window}")
-        )
+        there = f"{consumers} {verb} on {queue} already; workers share no memory"
+        found.append(caution(f"{name}: {there}: {window}; {advice}"))
     elif consumers is None:
-        found.append(unchecked(f"{name}: whether others consume {queue}; workers share no memory: {window}"))
+        unknown = f"whether others consume {queue}; workers share no memory"
+        found.append(unchecked(f"{name}: {unknown}: {window}; {advice}"))
     if environment.get(STATE_DIR):
         found.append(ok(f"{name}: a message that kills the process is parked after two such starts"))
     else:
         kills = "a message that kills the process is delivered again without end"
-        found.append(caution(f"{name}: {kills}: set {STATE_DIR}, which survives a restart"))
+        found.append(caution(f"{name}: {kills}: set {STATE_DIR} or {VARIABLE}, which survive a restart"))
     return found
+
+
+def claim_of(cls: PipelineClass, *, database: bool) -> Finding:
+    """Say how far a claim protects from doing something twice."""
+    name = cls.__name__
+    if not database and (reason := forgetful(cls)):
+        return wrong(reason)
+    if cls.claim is not None and cls.claim.unknown == "park":
+        return ok(f"{name}: nothing is done twice (claim); what is unknown after a crash is parked")
+    if database:
+        return ok(f"{name}: nothing is done twice (claim), except what is unknown after a crash")
+    return caution(f"{name}: its claims are known to one process only, and forgotten with it: set {VARIABLE}")

@@ -42,16 +42,9 @@ class SqlClaims:
         return standings
 
     async def begin(
-        self,
-        pipeline: str,
-        key: str,
-        holder: str,
-        seconds: float,
-        *,
-        done: Sequence[str] = (),
-        undone: Sequence[str] = (),
+        self, pipeline: str, key: str, holder: str, seconds: float, done: Sequence[str] = ()
     ) -> bool:
-        """Note that the effect is under way, and how earlier ones ended, as `Claims` says.
+        """Note that the effect is under way, and that those of *done* happened; False: *holder* has lost it.
 
         Raises:
             LedgerError: the database cannot be had now.
@@ -60,10 +53,8 @@ class SqlClaims:
         statement = update(claims).where(ours).values(state=SENDING, until=self._moment(seconds))
         with refused():
             async with self._database.begin(patience=PATIENCE) as connection:
-                for keys, state in ((done, DONE), (undone, CLAIMED)):
-                    if keys:
-                        begun = and_(of(pipeline, keys), claims.c.holder == holder, claims.c.state == SENDING)
-                        await connection.execute(update(claims).where(begun).values(state=state))
+                for some in parts(sorted(done)):
+                    await connection.execute(update(claims).where(of(pipeline, some)).values(state=DONE))
                 result = await connection.execute(statement)
         return bool(result.rowcount == 1)
 

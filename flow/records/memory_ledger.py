@@ -72,21 +72,11 @@ class MemoryLedger:
         return {key: self._taken((pipeline, key), holder, seconds, unknown) for key in keys}
 
     async def begin(
-        self,
-        pipeline: str,
-        key: str,
-        holder: str,
-        seconds: float,
-        *,
-        done: Sequence[str] = (),
-        undone: Sequence[str] = (),
+        self, pipeline: str, key: str, holder: str, seconds: float, done: Sequence[str] = ()
     ) -> bool:
-        """Note that the effect is under way, if *holder* has the claim, and how earlier ones ended."""
-        for keys, state in ((done, "done"), (undone, "claimed")):
-            for one in keys:
-                begun = self._claims.get((pipeline, one))
-                if begun is not None and (begun.state, begun.holder) == ("sending", holder):
-                    begun.state = state
+        """Note that the effect is under way, if *holder* has the claim, and that those of *done* happened."""
+        for one in done:
+            self._claims[pipeline, one] = Claimed("done", "", self._now())
         claimed = self._claims.get((pipeline, key))
         if claimed is None or (claimed.state, claimed.holder) != ("claimed", holder):
             return False

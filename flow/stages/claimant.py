@@ -57,9 +57,7 @@ class Claimant:
         self._begun: set[Message[Any]] = set()  # whose effect may have happened
         self._later: dict[Message[Any], Timer] = {}  # whose claims are held elsewhere
         self._free: list[str] = []  # to be let go of
-        # How effects ended; noted when the next one begins: a kill leaves one of a batch in doubt, not all.
-        self._done: list[str] = []
-        self._undone: list[str] = []
+        self._sent: dict[str, None] = {}  # whose effects happened, which is not noted yet
 
     @property
     def waiting(self) -> int:
@@ -166,13 +164,15 @@ class Claimant:
     def returned(self, message: Message[Any]) -> None:
         """Take note that *message* goes back to its queue; its claim ends, unless its effect has begun."""
         key = self._keys.get(message)
-        if key is not None and message not in self._begun:
+        if key is not None and message not in self._begun and self.key(message) is None:
             self._free.append(key)
         self.forget(message)
 
     def forget(self, message: Message[Any]) -> None:
         """Forget *message*: its claim is over, or ends by itself."""
         key = self._keys.pop(message, None)
+        if key is not None:
+            self._sent.pop(key, None)
         if key is not None and self._mine.get(key) is message:
             del self._mine[key]
         self._begun.discard(message)
@@ -244,16 +244,12 @@ class Claimant:
         """
         key = self._keys[message]
         name = self._metrics.pipeline
-        done, self._done = self._done, []
-        undone, self._undone = self._undone, []
-        try:
-            begun = await self._commit.once(
-                lambda: self._claims.begin(name, key, self._holder, self._seconds, done=done, undone=undone)
-            )
-        except BaseException:
-            self._done += done
-            self._undone += undone
-            raise
+        sent = dict(self._sent)  # told along: of those before this one nothing is unknown any more
+        begun = await self._commit.once(
+            lambda: self._claims.begin(name, key, self._holder, self._seconds, list(sent))
+        )
+        for one in sent:
+            self._sent.pop(one, None)
         if not begun:
             raise LedgerError(f"{name} has lost a claim before its effect began")
         self._begun.add(message)
@@ -276,6 +272,7 @@ class Claimant:
         else:
             self._done.append(key)
             batch.sent.add(message)
+            self._sent[self._keys[message]] = None
 
     def _wait(self, message: Message[Any], standing: Standing, later: Later) -> None:
         """Keep *message* until its claim is to be looked at again."""

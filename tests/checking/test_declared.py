@@ -7,6 +7,7 @@ import pytest
 
 from flow.checking.declared import loop_of, memory_of, options_of, settings_of
 from flow.checking.finding import Finding
+from flow.claim import Claim
 from flow.message import Message
 from flow.pipeline import Pipeline
 from flow.settings import Secret, Settings
@@ -93,6 +94,25 @@ def test_the_way_of_retries_follows_from_name_and_class(
 )
 def test_memory_that_workers_do_not_share_is_told(consumers: int | None, states: list[str]) -> None:
     assert [finding.state for finding in memory_of(Mine, consumers, {})] == states
+
+
+def test_with_a_database_workers_share_what_was_done() -> None:
+    found = memory_of(Mine, None, {"FLOW_DATABASE_URL": "sqlite:///x.db"})
+
+    assert [finding.state for finding in found] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("unknown", "database", "state"),
+    [("park", False, "wrong"), ("park", True, "ok"), ("again", False, "caution"), ("again", True, "ok")],
+)
+def test_what_a_claim_protects_from_is_told(unknown: Any, database: bool, state: str) -> None:
+    claim = Claim(key=lambda message: str(message.body.n), unknown=unknown)
+
+    found = memory_of(derived(claim=claim), 0, {"FLOW_DATABASE_URL": "sqlite://"} if database else {})
+
+    assert found[0].state == state
+    assert "claim" in found[0].text
 
 
 def test_a_place_for_the_state_guards_against_crash_loops() -> None:

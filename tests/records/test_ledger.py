@@ -68,7 +68,7 @@ async def test_the_ids_are_those_of_the_rows_however_many(database: Database) ->
 
     async with database.reading() as connection:
         rows = await connection.execute(select(ledger.c.id, ledger.c.record_id))
-        found = {number: record_id for number, record_id in rows}
+        found = {one.id: one.record_id for one in rows}
     assert [found[number or 0] for number in ids] == [f"action {n}" for n in range(1500)]
 
 

@@ -15,6 +15,7 @@ from flow.pipeline import Pipeline
 from flow.stages.engine import Engine
 from flow.stages.suspects import Journal
 from tests.messages import ManualClock, MemoryOrigin
+from tests.stages.faulty import FaultyLedger
 
 
 class Number(msgspec.Struct):
@@ -33,6 +34,7 @@ class Line:
         *,
         rejectable: bool,
         journal: Journal | None = None,
+        ledger: Any = None,
     ) -> None:
         self.clock = ManualClock()
         self.origin = MemoryOrigin(getattr(pipeline, "queue", "numbers"), prefetch)
@@ -40,8 +42,16 @@ class Line:
         self.metrics.account(self.origin.queue)
         self.parked: list[tuple[int, str]] = []
         self.park_fails = False
+        if ledger is True:
+            ledger = FaultyLedger(self.clock.now)
         self.engine = Engine(
-            pipeline, self.metrics, self._park, self.clock, rejectable=lambda _: rejectable, journal=journal
+            pipeline,
+            self.metrics,
+            self._park,
+            self.clock,
+            rejectable=lambda _: rejectable,
+            journal=journal,
+            store=None if ledger is None else (ledger, ledger),
         )
         self.engine.origins = [self.origin]
 
@@ -127,8 +137,9 @@ async def start() -> AsyncIterator[Start]:
             *,
             rejectable: bool = True,
             journal: Journal | None = None,
+            ledger: Any = None,
         ) -> Line:
-            line = Line(kind(), prefetch, rejectable=rejectable, journal=journal)
+            line = Line(kind(), prefetch, rejectable=rejectable, journal=journal, ledger=ledger)
             tasks.start_soon(line.engine.run)
             await quiet()
             return line

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -340,6 +341,19 @@ class Records(Schedules):
         self.world.kill()
 
 
+class RecordedDrains(Records):
+    """The same, but with a drain in the middle, after which another process does the rest."""
+
+    def end(self) -> None:
+        world = self.world
+        assert world.drain(20.0, bursts=self.last % 3) <= 20.0
+        world.advance(0.1)
+        assert world.metrics.accounts["numbers"].open == 0, world.metrics.accounts["numbers"]
+        world.bursts = math.inf
+        world.kill()
+        super().end()
+
+
 class Drains(Schedules):
     """As before, but with a drain in the middle of everything."""
 
@@ -376,5 +390,7 @@ TestSchedules = pytest.mark.timeout(PATIENCE)(Schedules.TestCase)
 TestSchedules.settings = PROFILE
 TestRecords = pytest.mark.timeout(PATIENCE)(Records.TestCase)
 TestRecords.settings = PROFILE
+TestRecordedDrains = pytest.mark.timeout(PATIENCE)(RecordedDrains.TestCase)
+TestRecordedDrains.settings = PROFILE
 TestDrains = pytest.mark.timeout(PATIENCE)(Drains.TestCase)
 TestDrains.settings = PROFILE

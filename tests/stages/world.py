@@ -4,24 +4,22 @@ import asyncio
 import math
 import selectors
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 
-from flow.errors import LedgerError, PublishFailed
-from flow.ledger import Found, Row, digest
+from flow.errors import PublishFailed
+from flow.ledger import digest
 from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.outcome import Outcome
 from flow.pipeline import Pipeline
-from flow.records.memory_ledger import MemoryLedger
 from flow.stages.engine import Engine
 from tests.messages import MemoryOrigin
 from tests.stages.conftest import number
+from tests.stages.faulty import FaultyLedger
 
 T = TypeVar("T")
 
@@ -75,60 +73,6 @@ class Stored:
     attempt: int = 1
     redelivered: bool = False
     copy: str | None = None  # its message id
-
-
-class FaultyLedger(MemoryLedger):
-    """A ledger that outlives its engines; it may fail, before or after it has written, and be slow."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        super().__init__(now)
-        self.fails = ""  # "before" or "after" it has done what it was asked
-        self.takes = 0.0  # seconds
-        self.closed = False  # who asks has been killed
-        self.identities: dict[bytes, int] = {}
-        self.recorded: Counter[tuple[int, Outcome]] = Counter()  # by number
-        self._written: dict[tuple[bytes, datetime], int | None] = {}
-
-    async def _answer(self, ask: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        await anyio.sleep(self.takes)
-        if self.fails == "before" or self.closed:
-            raise LedgerError("the ledger is away")
-        result = await ask(*args)
-        if self.fails == "after":
-            raise LedgerError("the ledger went away")
-        return result
-
-    async def write(self, rows: Sequence[Row]) -> Sequence[int | None]:
-        return await self._answer(self._write, rows)
-
-    async def _write(self, rows: Sequence[Row]) -> Sequence[int | None]:
-        new = [row for row in rows if (row.identity, row.at) not in self._written]
-        for row, number in zip(new, await super().write(new), strict=True):
-            self._written[row.identity, row.at] = number
-            if row.unsettled:
-                self.recorded[self.identities[row.identity], row.outcome] += 1
-        return [self._written[row.identity, row.at] for row in rows]
-
-    async def unsettled(self, *args: Any) -> Sequence[Found]:
-        return await self._answer(super().unsettled, *args)
-
-    async def settle(self, ids: Sequence[int]) -> None:
-        await self._answer(super().settle, ids)
-
-    async def ready(self) -> None:
-        await self._answer(super().ready)
-
-    async def take(self, *args: Any) -> Any:
-        return await self._answer(super().take, *args)
-
-    async def begin(self, *args: Any, **ended: Any) -> bool:
-        return await self._answer(partial(super().begin, **ended), *args)
-
-    async def free(self, *args: Any) -> None:
-        await self._answer(super().free, *args)
-
-    async def doubt(self, *args: Any) -> None:
-        await self._answer(super().doubt, *args)
 
 
 class Session(MemoryOrigin):

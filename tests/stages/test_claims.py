@@ -1,0 +1,272 @@
+"""Claims around the delivering callback, and a ledger that does not work."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import anyio
+import pytest
+
+from flow.batch import Batch
+from flow.batching import Batching
+from flow.claim import Claim
+from flow.errors import ConfigError
+from flow.message import Message
+from flow.outcome import Outcome, Reject, Retry, Skip
+from flow.pipeline import Pipeline
+from flow.retries import Retries
+from flow.testing import run_messages
+from tests.stages.conftest import Line, Number, Start
+from tests.stages.faulty import FaultyLedger
+
+pytestmark = pytest.mark.anyio
+
+MINUTES = 1000.0  # seconds
+
+
+def of(n: Message[Any]) -> str:
+    return str(n.body if isinstance(n.body, int) else n.body.n)
+
+
+class Mail(Pipeline[Number, int]):
+    """Sends each number, and does first what is ordered for it."""
+
+    queue = "numbers"
+    batching = Batching(size=3, timeout=0.2)
+    retries = Retries(attempts=3)
+    claim = Claim(key=of, unknown="park")
+    orders: ClassVar[dict[int, Callable[[], BaseException]]] = {}
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.sent: list[int] = []
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        return message.body.n
+
+    async def handle_batch(self, batch: Batch[int]) -> None:
+        for one in batch:
+            async with batch.sending(one):
+                if one.body in self.orders:
+                    raise self.orders[one.body]()
+                self.sent.append(one.body)
+
+
+class Single(Mail):
+    """The same without batches."""
+
+    queue = "numbers"
+    batching = None
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        if message.body.n in self.orders:
+            raise self.orders[message.body.n]()
+        self.sent.append(message.body.n)
+        return message.body.n
+
+    handle_batch = Pipeline.handle_batch  # type: ignore[assignment]
+
+
+@pytest.fixture(params=[Mail, Single])
+def kind(request: pytest.FixtureRequest) -> type[Mail]:
+    """Each kind of delivering callback."""
+    return type(request.param.__name__, (request.param,), {"queue": "numbers", "orders": {}})
+
+
+async def test_copies_are_skipped_whatever_the_broker_says_of_them(kind: type[Mail]) -> None:
+    pipeline = kind()
+
+    results = await run_messages(pipeline, [{"n": n} for n in (1, 2, 1, 3, 1, 2)])
+
+    assert sorted(pipeline.sent) == [1, 2, 3]
+    assert sorted(result.outcome.value for result in results) == ["delivered"] * 3 + ["skipped"] * 3
+    assert {one.reason for one in results if one.outcome is Outcome.SKIPPED} == {
+        "a duplicate: it was done before"
+    }
+
+
+async def test_an_error_in_the_middle_of_an_effect_is_an_unknown_outcome(kind: type[Mail]) -> None:
+    pipeline = kind()
+    pipeline.orders[2] = lambda: ValueError("secret")
+
+    results = await run_messages(pipeline, [{"n": 1}, {"n": 2}, {"n": 2}])
+
+    assert [one.outcome for one in results] == [Outcome.DELIVERED, Outcome.PARKED, Outcome.PARKED]
+    assert all(one.reason.startswith("outcome unknown") for one in results[1:])
+    assert "secret" not in results[1].reason
+
+
+@pytest.mark.parametrize("verdict", [lambda: Retry("busy", after=1.0), lambda: Retry("busy")])
+async def test_a_verdict_says_that_the_effect_did_not_happen(kind: type[Mail], verdict: Any) -> None:
+    pipeline = kind()
+    pipeline.orders[1] = verdict
+
+    results = await run_messages(pipeline, [{"n": 1}], follow_retries=True)
+
+    assert [(one.outcome, one.reason) for one in results] == [
+        (Outcome.PARKED, "gave up after 3 attempts: busy")
+    ]
+
+
+async def test_with_again_what_is_unknown_is_tried_again(kind: type[Mail]) -> None:
+    again = type("Again", (kind,), {"queue": "numbers", "claim": Claim(key=of, unknown="again")})
+    pipeline, tries = again(), iter([True])
+
+    def once() -> BaseException:
+        pipeline.orders.clear()
+        return ValueError("once")
+
+    pipeline.orders[1] = once
+
+    results = await run_messages(pipeline, [{"n": 1}], follow_retries=True)
+
+    assert (results[0].outcome, pipeline.sent) == (Outcome.DELIVERED, [1])
+    assert next(tries)
+
+
+async def test_what_was_sent_is_delivered_whatever_is_raised_after_it() -> None:
+    class Broken(Mail):
+        queue = "numbers"
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            async with batch.sending(batch[0]):
+                self.sent.append(batch[0].body)
+            with pytest.raises(ValueError, match="is delivered already"):
+                batch.retry(batch[0], "no")
+            raise Reject("the rest is wrong")
+
+    results = await run_messages(Broken(), [{"n": n} for n in (1, 2, 3)])
+
+    assert [one.outcome for one in results] == [Outcome.DELIVERED, Outcome.PARKED, Outcome.PARKED]
+
+
+async def test_a_key_that_is_none_is_told() -> None:
+    wrong = type("Wrong", (Mail,), {"queue": "numbers", "claim": Claim(key=lambda _: 7, unknown="park")})
+
+    results = await run_messages(wrong(), [{"n": 1}])
+
+    assert results[0].reason == "Claim.key must return a str, got int"
+
+
+def test_a_claim_is_checked() -> None:
+    with pytest.raises(ConfigError, match="unknown must be 'park' or 'again', got 'never'"):
+        Claim(key=of, unknown="never")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Claim"):
+        Claim(key=of)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="must be an async def, as Plain has a claim"):
+        type("Plain", (Mail,), {"queue": "numbers", "handle_batch": lambda self, batch: None})
+
+
+async def test_sending_without_a_claim_does_nothing() -> None:
+    free = type("Free", (Mail,), {"queue": "numbers", "claim": None, "orders": {2: lambda: Skip("no")}})
+
+    results = await run_messages(free(), [{"n": 1}])
+
+    assert results[0].outcome is Outcome.DELIVERED
+
+
+def faulty(line: Line) -> FaultyLedger:
+    books = line.engine.books
+    assert books is not None
+    assert isinstance(books.commit.ledger, FaultyLedger)
+    return books.commit.ledger
+
+
+async def begun(start: Start, kind: type[Mail], prefetch: int = 10) -> Line:
+    """Start *kind* with a ledger that may fail, on the clock of the test."""
+    line = await start(kind, prefetch, ledger=True)
+    faulty(line).identities = Anything()
+    return line
+
+
+class Anything(dict[bytes, int]):
+    """Knows every identity."""
+
+    def __missing__(self, identity: bytes) -> int:
+        return 0
+
+
+async def test_what_is_held_elsewhere_waits_unacknowledged(start: Start, kind: type[Mail]) -> None:
+    line = await begun(start, kind)
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    await ledger.take("numbers", [], "nobody", 1.0, "park")
+    name = line.metrics.pipeline
+    await ledger.take(name, ["1"], "another worker", 20.0, "park")
+
+    await line.push(1, 2)
+    await line.advance(0.3)
+    assert (pipeline.sent, line.acked) == ([2], [2])
+    await ledger.free(name, ["1"], "another worker")
+    await line.advance(6.0)
+    await line.advance(1.0)
+
+    assert (pipeline.sent, line.acked, line.account["delivered"]) == ([2, 1], [2, 1], 2)
+    assert not line.rejected
+    assert not line.released
+
+
+async def test_while_the_ledger_is_away_nothing_is_told_and_nothing_started(
+    start: Start, kind: type[Mail]
+) -> None:
+    line = await begun(start, kind)
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    await line.push(1)
+    await line.advance(0.3)
+    ledger.fails = "before"
+
+    await line.push(2)
+    await line.advance(0.3)
+    await line.push(3)
+    await line.advance(MINUTES)
+
+    books = line.engine.books
+    assert books is not None
+    assert (line.acked, pipeline.sent) == ([1], [1])
+    assert books.fault == "the ledger is away"
+    ledger.fails = ""
+    for _ in range(6):
+        await line.advance(30.0)
+    assert sorted(line.acked) == [1, 2, 3]
+    assert books.fault is None
+
+
+async def test_a_drain_ends_in_time_without_the_ledger(start: Start, kind: type[Mail]) -> None:
+    line = await begun(start, kind)
+    faulty(line).fails = "after"
+    await line.push(1, 2)
+
+    with anyio.fail_after(5):
+        await line.engine.drain(1.0)
+
+    assert line.account == {"received": 2, "returned": 2}
+
+
+async def test_a_row_says_what_the_target_calls_the_record(start: Start) -> None:
+    class Named(Single):
+        queue = "numbers"
+        claim = None
+
+        async def handle_message(self, message: Message[Number]) -> int:
+            message.target_id = f"contact-{message.body.n}"
+            return 0
+
+    line = await begun(start, Named)
+    await line.push(7)
+
+    assert [row.target_id for row in faulty(line).rows.values()] == ["contact-7"]
+
+
+async def test_what_a_row_tells_is_not_worked_again(start: Start) -> None:
+    line = await begun(start, Single)
+    await line.push(1)
+    ledger = faulty(line)
+    second = await start(type("Second", (Single,), {"queue": "numbers", "claim": None}), 10, ledger=ledger)
+    second.metrics.pipeline = line.metrics.pipeline
+    second.engine.books.inquiry._pipeline = line.metrics.pipeline  # type: ignore[union-attr]
+
+    await second.push(1, redelivered=True)
+    await second.push(2, redelivered=True)
+    await second.push(1)
+
+    assert second.engine.pipeline.sent == [2, 1]
+    assert second.acked == [1, 2, 1]
+    assert second.metrics.duplicates_skipped == 1
