@@ -258,19 +258,14 @@ class Claimant:
     async def _sending(self, batch: Batch[Any], message: Message[Any]) -> AsyncIterator[None]:
         if message in self._begun or message in batch.sent:
             raise ValueError(f"{message!r} has been sent in this batch already")
-        key = self._keys[message]
         await self._begin(message)
         try:
             yield
         except Verdict:
             self._begun.discard(message)
-            self._undone.append(key)
             raise
         self._begun.discard(message)
-        if message in batch.marks:
-            self._undone.append(key)
-        else:
-            self._done.append(key)
+        if message not in batch.marks:
             batch.sent.add(message)
             self._sent[self._keys[message]] = None
 
