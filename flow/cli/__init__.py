@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": ("flow.cli.sweep:sweep", "Publish the outbox, and settle what a crash left behind."),
     "records": ("flow.cli.records:records", "Give the database of the records its tables."),
     "trace": ("flow.cli.trace:trace", "Tell the whole story of one signature."),
+    "mail": ("flow.cli.mail:mail", "Show a mail as somebody would get it, without sending it."),
     "forget": ("flow.cli.forget:forget_", "Erase a person's data from the records."),
     "dead": ("flow.cli.dead:dead", "List, show, replay and export parked messages."),
 }
