@@ -97,8 +97,12 @@ class Flow:
 
     async def run(self, *arguments: str, **environment: str) -> FlowProcess:
         """Start `flow run` with *arguments*."""
+        return await self.start("run", *arguments, **environment)
+
+    async def start(self, *arguments: str, **environment: str) -> FlowProcess:
+        """Start `flow` with *arguments*."""
         process = await anyio.open_process(
-            [*FLOW, "run", *arguments],
+            [*FLOW, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -128,6 +132,13 @@ class Flow:
         for process in self._processes:
             if process.returncode is None:
                 process.kill()
+
+    async def ended(self) -> None:
+        """End what still runs, and see it gone."""
+        self.end()
+        with anyio.CancelScope(shield=True):
+            for process in self._processes:
+                await process.wait()
 
 
 def environment(**more: str) -> dict[str, str]:

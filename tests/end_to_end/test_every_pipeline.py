@@ -1,0 +1,654 @@
+"""Signatures in three languages through every pipeline, each process killed once: all is as the model says.
+
+FLOW_TEST_SIGNATURES sets how many signatures there are (160), FLOW_TEST_SEED repeats a run. From 1000 on what
+a killed process had taken is waited for; with fewer the time is put forward in the database.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import httpx2
+import pytest
+from sqlalchemy import func, select, update
+
+from flow.broker.url import BrokerUrl
+from flow.demo.crm_server import CrmServer
+from flow.parking import read_parked
+from flow.plumbing.park import opened_park, parked_count
+from flow.records.database import Database
+from flow.records.tables import claims, outbox
+from tests.broker.queues import connected, until
+from tests.end_to_end.conftest import Flow, FlowProcess, environment
+from tests.records.signatures import START
+from tests.targets.mail_server import Postbox, Received, mail_server
+from tests.targets.sqs_server import SqsServer
+
+SIZE = int(os.environ.get("FLOW_TEST_SIGNATURES", "160"))
+REAL_TIME = SIZE >= 1000
+PATIENCE = 90 + SIZE / 4 + (400 if REAL_TIME else 0)  # seconds; 20 mails a second, claims of six minutes
+
+pytestmark = [pytest.mark.anyio, pytest.mark.broker, pytest.mark.timeout(120 + PATIENCE)]
+
+CLICKERS = 16
+CONNECTIONS = 2  # of one mailer
+TESTS = "tests@example.org"
+FOLDERS = {"en": "default", "de_AT": "de", "de": "de", "fr": "fr"}
+NAMES = ["Ada", "Žofia", "李", "Αλέκος", "O'Neil", "Zoë & Co"]
+SENDERS = {"acme": "mail@example.org", "brook": "brook@example.org"}
+PAGES = {"acme": ("en", "de_AT", "fr"), "brook": ("en", "de", "fr")}
+QUEUES = ["system.email.confirm", "system.email.thankyou", "system.sqs", "acme.crm", "brook.crm"]
+# organisation, locale: the templates for who signed first and for who signed before
+THANKS = {
+    ("acme", "en"): ("thanks", "again"),
+    ("acme", "de_AT"): ("thanks", "again"),
+    ("acme", "fr"): ("thanks", "again"),
+    ("brook", "en"): ("thanks", None),
+    ("brook", "de"): ("thanks", "again"),
+    ("brook", "fr"): (None, None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """What somebody does: signs, and then clicks or does not."""
+
+    number: int
+    org: str
+    locale: str
+    email: str | None
+    name: str
+    testing: bool
+    consent: bool
+    opt_in: bool | None
+    plan: str
+    """`accept`, `twice`, `regret` (accept, then reject), `reject`, `never`."""
+
+    @property
+    def accepts(self) -> bool:
+        return self.plan in ("accept", "twice", "regret")
+
+    @property
+    def exists(self) -> bool:
+        """Whether mail to the address arrives."""
+        return self.testing or not (self.email or "").startswith("gone")
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What `flow submit` reads."""
+        line: dict[str, Any] = {
+            "actionPage": f"{self.org}/{self.locale}",
+            "submission": f"form-{self.number}",
+            "testing": self.testing,
+            "customFields": {"number": self.number, "interests": ["water", "bees"]},
+        }
+        if self.email is None:
+            return line | {"actionType": "share"}
+        line["contact"] = {"email": self.email, "firstName": self.name, "lastName": "Waters"}
+        line["privacy"] = {"withConsent": self.consent, "optIn": self.opt_in}
+        return line
+
+    def mail(self, template: str) -> "Mail":
+        to = TESTS if self.testing else str(self.email)
+        return (template, FOLDERS[self.locale], self.number, to, SENDERS[self.org], self.name)
+
+
+Mail = tuple[str, str, int, str, str, str]
+"""Template, folder of the language, number of the signature, to, from, name of the person."""
+
+
+def invented(chance: random.Random) -> list[Signature]:
+    """Return what people do."""
+    found: list[Signature] = []
+    for number in range(SIZE):
+        org = chance.choice(("acme", "brook"))
+        known = [one.email for one in found if one.org == org and one.email]
+        email: str | None = f"{'gone' if chance.random() < 0.04 else 'n'}{number}@example.org"
+        if known and chance.random() < 0.15:
+            email = chance.choice(known)
+        found.append(
+            Signature(
+                number=number,
+                org=org,
+                locale=chance.choice(PAGES[org]),
+                email=None if chance.random() < 0.04 else email,
+                name=chance.choice(NAMES),
+                testing=chance.random() < 0.05,
+                consent=chance.random() < 0.9,
+                opt_in=chance.choice((True, False, None)),
+                plan=chance.choices(("accept", "twice", "regret", "reject", "never"), (60, 10, 5, 10, 15))[0],
+            )
+        )
+    return found
+
+
+@dataclass
+class Expected:
+    """What must be there at the end."""
+
+    mails: set[Mail] = field(default_factory=set)
+    bounced: Counter[str] = field(default_factory=Counter)
+    """How many mails each queue could not bring to anybody."""
+    crm: dict[str, Counter[Any]] = field(default_factory=lambda: {"acme": Counter(), "brook": Counter()})
+    """Signatures (number, address, name) and news (address, whether mail may go there)."""
+    sqs: set[Any] = field(default_factory=set)
+    """Signatures (number) and news (number, status)."""
+
+
+def expected(signatures: list[Signature], clicked: list[int]) -> Expected:
+    """Work out what must be there, by other means than flow does.
+
+    *clicked* are the numbers of those who accepted, in their order.
+    """
+    found = Expected()
+    people = [one for one in signatures if one.email is not None]
+    for one in people:
+        if one.org == "acme":
+            if one.exists:
+                found.mails.add(one.mail("sign"))
+            else:
+                news(found, one, "bounce", "system.email.confirm")
+    by_number = {one.number: one for one in signatures}
+    confirmed = [by_number[number] for number in clicked]
+    ranks: Counter[Any] = Counter()
+    for one in [*(one for one in people if one.org == "brook"), *confirmed]:
+        again = False
+        if not one.testing:
+            again = ranks[one.org, one.email] > 0
+            ranks[one.org, one.email] += 1
+            found.sqs.add(one.number)
+            if one.org == "brook" or one.opt_in:
+                found.crm[one.org][one.number, one.email, one.name] += 1
+        if one.org == "acme" and one.opt_in:
+            news(found, one, "double_opt_in")
+        template = THANKS[one.org, one.locale][again]
+        if one.consent and template is not None:
+            if one.exists:
+                found.mails.add(one.mail(template))
+            else:
+                news(found, one, "bounce", "system.email.thankyou")
+    return found
+
+
+def news(found: Expected, one: Signature, status: str, queue: str = "") -> None:
+    """Add what an `email_status` event brings about; one of a test tells nobody anything."""
+    if queue:
+        found.bounced[queue] += 1
+    if not one.testing:
+        found.sqs.add((one.number, status))
+        found.crm[one.org][one.email, status == "double_opt_in"] += 1
+
+
+class Templates:
+    """Three templates in three languages, whose mails can be read back."""
+
+    CONFIRM = "{{ accept_link }}\n{{ reject_link }}\n"
+
+    def __init__(self, folder: Path) -> None:
+        for template in ("sign", "thanks", "again"):
+            for language in ("default", "de", "fr"):
+                place = folder / template / language
+                place.mkdir(parents=True)
+                subject = f"{template}|{language}|{{{{ custom_fields.number }}}}|ą"
+                body = f"{{{{ first_name }}}}\n{self.CONFIRM if template == 'sign' else ''}"
+                (place / "subject.txt").write_text(subject)
+                (place / "body.txt").write_text(body)
+                (place / "body.html").write_text(body.replace("\n", "<br>\n"))
+
+    @staticmethod
+    def read(received: Received) -> Mail:
+        template, language, number, _ = received.mail["Subject"].split("|")
+        name, *links = received.text().splitlines()
+        assert (len(links) == 2) == (template == "sign")
+        sender = received.mail["From"].addresses[0].addr_spec
+        return (template, language, int(number), received.to[0], sender, name)
+
+
+def definitions() -> list[dict[str, Any]]:
+    """Two organisations: one asks to confirm, the other delivers at once and has a sender of its own."""
+    found: list[dict[str, Any]] = [
+        {"type": "organisation", "name": "acme", "title": "Acme", "supporterConfirm": True},
+        {"type": "organisation", "name": "brook", "title": "Brook", "mailFrom": "Brook <brook@example.org>"},
+    ]
+    for org, locales in PAGES.items():
+        found.append({"type": "campaign", "name": f"rivers_{org}", "organisation": org, "title": "Rivers"})
+        for locale in locales:
+            page = {"type": "actionPage", "name": f"{org}/{locale}", "campaign": f"rivers_{org}"}
+            first, again = THANKS[org, locale]
+            page |= {"organisation": org, "locale": locale, "supporterConfirmTemplate": "sign"}
+            found.append(page | {"thankYouTemplate": first, "duplicateTemplate": again})
+    return found
+
+
+@dataclass
+class World:
+    """The servers around flow, its processes, and what became of everything so far."""
+
+    flow: Flow
+    database: Database
+    broker: BrokerUrl
+    postbox: Postbox
+    crms: dict[str, CrmServer]
+    sqs: SqsServer
+    queue_url: str
+    clicks: list[int] = field(default_factory=list)
+    answered: int = 0
+    stored: list[dict[str, Any]] = field(default_factory=list)
+    """What is in SQS."""
+    ids: dict[int, int] = field(default_factory=dict)
+    """The number of each signature, by the id of its action."""
+    killed: Counter[str] = field(default_factory=Counter)
+
+    read: list[Mail] = field(default_factory=list)
+
+    def mails(self) -> list[Mail]:
+        """Return the mails that came."""
+        self.read += [Templates.read(one) for one in self.postbox.received[len(self.read) :]]
+        return self.read
+
+    def thanked(self) -> int:
+        return sum(mail[0] != "sign" for mail in self.mails())
+
+    async def collect(self) -> None:
+        """Take from SQS what arrives."""
+        while True:
+            self.stored += await anyio.to_thread.run_sync(self.sqs.received, self.queue_url)
+            await anyio.sleep(0.3)
+
+    async def parked(self) -> dict[str, list[tuple[str, int]]]:
+        """Return reason and number of what is parked, by queue."""
+        found = defaultdict(list)
+        if await parked_count(self.broker):
+            async with opened_park(self.broker, 65_535) as park:
+                async for message in park.messages():
+                    told = read_parked(message)
+                    number = self.ids[json.loads(message.raw)["actionId"]]
+                    found[told.queue or ""].append((told.reason, number))
+        return found
+
+
+class Process:
+    """One process of flow, which is killed once and started again."""
+
+    def __init__(self, world: World, start: Callable[[], Awaitable[FlowProcess]], pipeline: str) -> None:
+        self.world = world
+        self._start = start
+        self._pipeline = pipeline
+        self.running: FlowProcess
+
+    async def start(self, says: str) -> "Process":
+        self.running = await self._start()
+        await self.running.says(says, 60)
+        return self
+
+    async def killed(self) -> None:
+        """Wait until it is dead, let its claims end, and start it again."""
+        assert await self.running.end() == -signal.SIGKILL, self.running.lines
+        self.world.killed[self._pipeline] += 1
+        if not REAL_TIME:
+            async with self.world.database.begin() as connection:  # as if the time had passed
+                await connection.execute(update(outbox).values(claimed_until=None))
+                of = (claims.c.pipeline == self._pipeline) & (claims.c.state != "done")
+                await connection.execute(update(claims).where(of).values(until=START))
+        self.running = await self._start()
+
+    async def kill_when(self, reached: Callable[[], bool]) -> None:
+        """Kill it once something is *reached*."""
+        await until(reached, PATIENCE)
+        self.running.signal(signal.SIGKILL)
+        await self.killed()
+
+
+class People:
+    """Who gets mail to confirm, and presses the buttons."""
+
+    def __init__(self, world: World, signatures: list[Signature]) -> None:
+        self.world = world
+        self.signatures = signatures
+        self._locks: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._limit = anyio.CapacityLimiter(CLICKERS)
+        self.busy = 0
+
+    async def read_mail(self) -> None:
+        """Do with each mail what its reader plans."""
+        done = 0
+        async with (
+            httpx2.AsyncClient(trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0)) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            while True:
+                while len(self.world.postbox.received) == done:  # noqa: ASYNC110 (it has no event)
+                    await anyio.sleep(0.01)
+                received = self.world.postbox.received[done]
+                done += 1
+                if Templates.read(received)[0] == "sign":
+                    self.busy += 1
+                    tasks.start_soon(self._read, received, client)
+
+    async def _read(self, received: Received, client: httpx2.AsyncClient) -> None:
+        one = self.signatures[Templates.read(received)[2]]
+        accept, reject = received.text().split()[-2:]
+        assert accept.endswith("?doi=1") == (one.opt_in is True)
+        async with self._locks[str(one.email)], self._limit:  # one person clicks one link after another
+            if one.accepts:
+                await self._press(client, accept, 200)
+                self.world.clicks.append(one.number)
+            if one.plan == "twice":
+                await self._press(client, accept, 200)
+            if one.plan == "regret":
+                await self._press(client, reject, 409)
+            if one.plan == "reject":
+                await self._press(client, reject, 200)
+        self.busy -= 1
+
+    async def _press(self, client: httpx2.AsyncClient, link: str, status: int) -> None:
+        """Press the button, and again while nobody answers."""
+        while True:
+            try:
+                answer = await client.post(link, timeout=30)
+            except httpx2.TransportError:
+                await anyio.sleep(0.2)
+                continue
+            assert answer.status_code == status, (link, answer.status_code)
+            self.world.answered += 1
+            return
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def settings(world: World, address: str, templates: Path, database_url: str) -> dict[str, str]:
+    return {
+        "FLOW_DATABASE_URL": database_url,
+        "FLOW_LINK_SECRET": "the-secret-that-signs-links-to-us",
+        "MAIL_HOST": "127.0.0.1",
+        "MAIL_PORT": str(world.postbox.port),
+        "MAIL_SECURITY": "none",
+        "MAIL_SENDER": "mail@example.org",
+        "MAIL_LINK_URL": address,
+        "MAIL_TEMPLATES": str(templates),
+        "MAIL_TEST_ADDRESS": TESTS,
+        "SQS_QUEUE_URL": world.queue_url,
+        "SQS_REGION": "eu-central-1",
+        "SQS_ENDPOINT": world.sqs.url,
+    }
+
+
+@asynccontextmanager
+async def opened_world(
+    amqp_url: str, database_url: str, sqs: SqsServer, folder: Path
+) -> AsyncIterator[tuple[World, anyio.abc.TaskGroup]]:
+    async with (
+        Database.opened(database_url) as database,
+        mail_server() as postbox,
+        CrmServer() as acme,
+        CrmServer() as brook,
+        anyio.create_task_group() as listening,
+        anyio.create_task_group() as tasks,
+    ):
+        flow = Flow(listening, environment(AMQP_URL=amqp_url, FLOW_RETRY_DELAY="1"), folder)
+        crms = {"acme": acme, "brook": brook}
+        queue = sqs.queue(f"signatures-{random.randrange(10**9)}")
+        world = World(flow, database, BrokerUrl.parse(amqp_url), postbox, crms, sqs, queue)
+        try:
+            yield world, tasks
+        finally:
+            tasks.cancel_scope.cancel()
+            await flow.ended()
+
+
+async def set_up(flow: Flow) -> None:
+    assert (await flow("setup", "--retry-delay", "1")).returncode == 0
+    for org in PAGES:
+        assert (await flow("org", "add", org, "--crm", "--sqs")).returncode == 0
+
+
+async def submit(world: World, signatures: list[Signature], chance: random.Random) -> None:
+    """Submit everything, some of it twice."""
+    lines = [*definitions()]
+    for one in signatures:
+        lines.append(one.line)
+        if chance.random() < 0.05:
+            lines.append(chance.choice(signatures[: one.number + 1]).line)
+    (world.flow.folder / "signatures.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    submitting = await world.flow.start("submit", "signatures.jsonl", "--results", "results.jsonl")
+    assert await submitting.end(PATIENCE) == 0, submitting.lines
+    for line in (world.flow.folder / "results.jsonl").read_text().splitlines():
+        result = json.loads(line)
+        world.ids[result["actionId"]] = int(result["submission"].removeprefix("form-"))
+    assert sorted(world.ids.values()) == list(range(SIZE))
+
+
+async def started(world: World, port: int) -> dict[str, Process]:
+    """Start every process as users do."""
+    flow = world.flow
+    serve = ("serve", "--port", str(port), "--requests", "100000", "--sweep-every", "1")
+    crm = {
+        org: {"CRM_URL": one.url, "CRM_TOKEN": one.token, "CRM_MODE": mode}
+        for (org, one), mode in zip(world.crms.items(), ("opt_in", "all"), strict=True)
+    }
+    processes = {
+        "serve": Process(world, lambda: flow.start(*serve), "serve"),
+        "confirm": Process(world, lambda: flow.run("pipelines.confirm"), "confirm"),
+        "thank_you": Process(world, lambda: flow.run("pipelines.thank_you"), "thank_you"),
+        "acme": Process(world, lambda: flow.run("pipelines.crm", **crm["acme"]), "crm"),
+        "brook": Process(
+            world, lambda: flow.run("pipelines.crm", "--queue", "brook.crm", **crm["brook"]), "crm"
+        ),
+        "sqs": Process(world, lambda: flow.run("pipelines.sqs"), "sqs"),
+    }
+    async with anyio.create_task_group() as starting:
+        for name, process in processes.items():
+            starting.start_soon(process.start, "links are answered" if name == "serve" else " consumes ")
+    return processes
+
+
+def kill_in_mid_mail(world: World, mailer: Process, arrives: bool) -> Callable[[Any], str | None]:
+    """Return a way to answer whole mails: one of them with the death of who sent it."""
+    seen = 0
+
+    def answer(envelope: Any) -> str | None:
+        nonlocal seen
+        seen += b"sign|" in envelope.content or b"=?utf-8?q?sign" in envelope.content.lower()
+        if seen < SIZE // 8 or world.killed["confirming"]:
+            return None
+        world.killed["confirming"] += 1
+        mailer.running.signal(signal.SIGKILL)
+        return None if arrives else "451 4.3.0 never heard"
+
+    return answer
+
+
+async def kill_each(world: World, processes: dict[str, Process], arrives: bool) -> None:
+    """Kill each process in the middle of its work."""
+    world.postbox.recipient = lambda to: "550 5.1.1 unknown" if to.startswith("gone") else None
+    world.postbox.content = kill_in_mid_mail(world, processes["confirm"], arrives)
+
+    async def mailer() -> None:
+        await until(lambda: world.killed["confirming"], PATIENCE)
+        await processes["confirm"].killed()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(mailer)
+        for name, reached in {
+            "serve": lambda: world.answered > SIZE // 8,
+            "thank_you": lambda: world.thanked() > SIZE // 8,
+            "acme": lambda: len(world.crms["acme"].records) > SIZE // 40,
+            "brook": lambda: len(world.crms["brook"].records) > SIZE // 40,
+            "sqs": lambda: len(world.stored) > SIZE // 10,
+        }.items():
+            tasks.start_soon(processes[name].kill_when, reached)
+
+
+def told(crm: CrmServer, ids: dict[int, int]) -> Counter[Any]:
+    """Return what a CRM holds, in the words of the model."""
+    found: Counter[Any] = Counter()
+    for name, item in crm.records.items():
+        email = item["contact"]["email"]
+        if item["subscribe"] is not None:
+            found[email, item["subscribe"]] += 1
+        else:
+            found[ids[int(name.removeprefix("action-"))], email, item["contact"]["firstName"]] += 1
+    return found
+
+
+def forwarded(message: dict[str, Any], ids: dict[int, int]) -> Any:
+    """Return what a message in SQS is, in the words of the model."""
+    body = json.loads(message["Body"])
+    attributes = {name: one["StringValue"] for name, one in message["MessageAttributes"].items()}
+    assert attributes["Schema"] == body["schema"]
+    number = ids[body["actionId"]]
+    if body["schema"] == "proca:event:2":
+        assert attributes["Stage"] == "email_status"
+        return number, body["supporter"]["privacy"]["emailStatus"]
+    assert attributes["Stage"] == "deliver"
+    return number
+
+
+class Account:
+    """What is there, compared with what must be."""
+
+    def __init__(self, world: World, people: People, parked: dict[str, list[tuple[str, int]]]) -> None:
+        self.world = world
+        self.parked = parked
+        self.mails = Counter(world.mails())
+        self.unknown = {
+            queue: {number for reason, number in several if reason.startswith("outcome unknown")}
+            for queue, several in parked.items()
+        }
+        arrived = {mail[2] for mail in self.mails if mail[0] == "sign"}
+        unheard = self.unknown.get("system.email.confirm", set()) - arrived
+        self.model = expected(people.signatures, world.clicks)
+        self.waited_for = {
+            one.number
+            for one in people.signatures
+            if one.org == "acme" and one.email and one.accepts and one.exists
+        } - unheard
+        self.stored = Counter(forwarded(one, world.ids) for one in world.stored)
+
+    @property
+    def lost(self) -> set[Mail]:
+        """Mails that did not come and are not parked either."""
+        return {mail for mail in self.model.mails - self.mails.keys() if not self.is_parked(mail)}
+
+    def is_parked(self, mail: Mail) -> bool:
+        queue = "system.email.confirm" if mail[0] == "sign" else "system.email.thankyou"
+        return mail[2] in self.unknown.get(queue, set())
+
+    def missing(self) -> dict[str, Any]:
+        """Return what has not come yet."""
+        world = self.world
+        found: dict[str, Any] = {
+            "mails": self.lost,
+            "clicks": self.waited_for - set(world.clicks),
+            "sqs": self.model.sqs - self.stored.keys(),
+        }
+        for org, crm in world.crms.items():
+            found[org] = self.model.crm[org] - told(crm, world.ids)
+        return {name: several for name, several in found.items() if several}
+
+
+async def all_there(world: World, people: People) -> None:
+    """Wait until all that must come is there."""
+    left: dict[str, Any] = {}
+    try:
+        with anyio.fail_after(PATIENCE):
+            while True:
+                account = Account(world, people, await world.parked())
+                left = account.missing()
+                if not left and not people.busy:
+                    return
+                await anyio.sleep(0.5)
+    except TimeoutError:
+        raise AssertionError({name: list(several)[:5] for name, several in left.items()}) from None
+
+
+async def left_over(world: World, amqp_url: str) -> dict[str, int]:
+    """Return what waits in the queues and in the outbox, when nobody reads them."""
+    connection = await connected(amqp_url)
+    channel = await connection.channel()
+    found = {}
+    for queue in [*QUEUES, "system.retry"]:
+        found[queue] = (await channel.queue_declare(queue, passive=True)).message_count or 0
+    await connection.close()
+    async with world.database.reading() as reading:
+        found["outbox"] = await reading.scalar(select(func.count()).select_from(outbox)) or 0
+    return {name: count for name, count in found.items() if count}
+
+
+def check(account: Account, unknown: dict[str, int]) -> None:
+    """Compare everything with the model."""
+    world, model = account.world, account.model
+    assert not account.missing()
+    assert set(account.mails) - model.mails == set()
+    twice = {mail: count for mail, count in account.mails.items() if count > 1}
+    assert twice == {}
+    identifiers = Counter(one.mail["Message-ID"] for one in world.postbox.received)
+    assert identifiers.total() == len(identifiers)
+    for org, crm in world.crms.items():
+        assert told(crm, world.ids) == model.crm[org], org
+    assert account.stored.keys() == model.sqs
+    for queue, several in account.parked.items():
+        reasons = Counter(re.split(r"[:(,]", reason)[0].strip() for reason, _ in several)
+        assert set(reasons) <= {"outcome unknown", "there is no such address"}, reasons
+        assert reasons["outcome unknown"] <= CONNECTIONS, queue
+        assert reasons["there is no such address"] <= model.bounced[queue]
+    assert unknown.get("system.email.confirm", 0) >= 1  # it was killed in the middle of a mail
+    assert set(unknown) <= {"system.email.confirm", "system.email.thankyou"}
+
+
+async def test_every_supporter_has_the_mails_of_the_model_and_everybody_else_knows_once(
+    amqp_url: str, postgresql_url: str, aws: None, sqs: SqsServer, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("FLOW_TEST_SEED", random.randrange(10**6)))
+    print(f"seed {seed}, {SIZE} signatures")  # noqa: T201  (shown when it fails)
+    chance = random.Random(seed)
+    signatures = invented(chance)
+    Templates(tmp_path / "templates")
+    begin = time.monotonic()
+    async with opened_world(amqp_url, postgresql_url, sqs, tmp_path) as (world, tasks):
+        port = free_port()
+        address = f"http://127.0.0.1:{port}"
+        world.flow.environment |= settings(world, address, tmp_path / "templates", postgresql_url)
+        await set_up(world.flow)
+        people = People(world, signatures)
+        processes = await started(world, port)
+        tasks.start_soon(world.collect)
+        tasks.start_soon(people.read_mail)
+        ready = time.monotonic()
+        async with anyio.create_task_group() as working:
+            working.start_soon(kill_each, world, processes, chance.random() < 0.5)
+            working.start_soon(submit, world, signatures, chance)
+        await all_there(world, people)
+        done = time.monotonic()
+        codes = {name: await process.running.stop() for name, process in processes.items()}
+        left = await left_over(world, amqp_url)
+        world.stored += await anyio.to_thread.run_sync(sqs.received, world.queue_url)
+        account = Account(world, people, await world.parked())
+        unknown = {queue: len(several) for queue, several in account.unknown.items() if several}
+        again = {org: sum(crm.effects.values()) - len(crm.records) for org, crm in world.crms.items()}
+        print(  # noqa: T201
+            f"ready after {ready - begin:.1f} s, all there after {done - ready:.1f} s; "
+            f"{len(world.postbox.received)} mails, {len(account.model.mails)} in the model, "
+            f"unknown and parked {unknown}, clicks {world.answered}, "
+            f"SQS {len(account.stored)} and {account.stored.total() - len(account.stored)} again, "
+            f"CRM {[len(crm.records) for crm in world.crms.values()]} and {again} again"
+        )
+        assert codes == dict.fromkeys(processes, 0)
+        assert left == {}
+        check(account, unknown)
