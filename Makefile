@@ -5,7 +5,7 @@ BIN := .venv/bin
 AT_ONCE ?= 4
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit("flow needs Python 3.11 or newer; set PYTHON=python3.x") if sys.version_info < (3, 11) else None'
 
-.PHONY: demo test setup lint types unit lock bench clean
+.PHONY: demo test quick setup lint types unit lock bench clean
 
 setup: .venv/.ready
 
@@ -30,8 +30,12 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	@deploy/need.sh rabbitmq postgresql
+	@deploy/need.sh rabbitmq postgresql chromium
 	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
+
+# The pure tests and the suite of the development broker: no RabbitMQ, and seconds.
+quick: setup
+	$(BIN)/python -m pytest --quick --quiet --numprocesses auto --dist loadfile
 
 # Resolve the dependencies anew (needs uv on the PATH); the locks hold hashes and no addresses.
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet

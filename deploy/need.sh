@@ -1,5 +1,5 @@
 #!/bin/sh
-# need.sh rabbitmq|postgresql …: succeeds when the servers that are named are installed; installs those that are
+# need.sh rabbitmq|postgresql|chromium …: succeeds when the programs that are named are installed; installs those that are
 # missing where apt and the rights for it are. Nothing is started: tests and demo run servers of their own.
 set -eu
 
@@ -13,6 +13,10 @@ found() {
     postgresql)
         program=initdb
         set -- /usr/lib/postgresql/*/bin/initdb
+        ;;
+    chromium)
+        program=chromedriver
+        set --
         ;;
     esac
     command -v "$program" >/dev/null 2>&1 && return 0
@@ -29,22 +33,24 @@ as_root() {
 install() {
     command -v apt-get >/dev/null 2>&1 || return 1
     as_root true 2>/dev/null || return 1
-    echo "Installing $1 with apt-get." >&2
+    echo "Installing $* with apt-get." >&2
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 &&
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >&2
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
 for server in "$@"; do
     case $server in
     rabbitmq) package=rabbitmq-server name="RabbitMQ" version=3.10 ;;
     postgresql) package=postgresql name="PostgreSQL" version=13 ;;
+    chromium) package="chromium chromium-driver" name="Chromium" version=120 ;;
     *)
-        echo "$0 knows rabbitmq and postgresql, not $server." >&2
+        echo "$0 knows rabbitmq, postgresql and chromium, not $server." >&2
         exit 2
         ;;
     esac
     if found "$server"; then continue; fi
-    if install "$package" && found "$server"; then continue; fi
+    # shellcheck disable=SC2086  # two packages are two words
+    if install $package && found "$server"; then continue; fi
     echo "$name is not installed: install the package $package (version $version or newer), then try again." >&2
     exit 1
 done

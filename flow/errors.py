@@ -25,12 +25,20 @@ class ConnectionLost(BrokerError):
     """The session with the broker ended without being asked; consuming goes on with a new one."""
 
 
+class Unanswered(ConnectionLost):
+    """The connection broke before the broker answered for a published message: it may have arrived or not."""
+
+
 class ConsumerCancelled(ConnectionLost):
     """The broker cancelled the consumer: its queue was deleted, or the node that holds it went away."""
 
 
 class TopologyMismatch(BrokerError):
     """A queue or an exchange exists with other properties than asked for (reply code 406)."""
+
+
+class InUse(BrokerError):
+    """A queue is not deleted, for it holds messages or somebody reads it."""
 
 
 class NotFound(BrokerError):
@@ -51,6 +59,10 @@ class PublishFailed(BrokerError):
 
 class PublishReturned(PublishFailed):
     """The broker gave a published message back, as no queue takes it."""
+
+
+class PublishTimedOut(PublishFailed):
+    """The broker did not confirm a published message in time: it may have arrived or not."""
 
 
 class DecodeError(FlowError):

@@ -32,10 +32,20 @@ ORGANISATION_QUEUES = {
     "moderate": (CONFIRM_EXCHANGE, "{}.custom.action"),
 }
 """What follows the organisation's name in a queue's name; its exchange and binding key."""
-SYSTEM_QUEUES = ("system.email.confirm", "system.email.thankyou", "system.sqs")
+SQS_QUEUE = "system.sqs"
+SQS_BINDING = (DELIVER_EXCHANGE, "{}.system.*")
+ORGANISATION_PARTS = (*ORGANISATION_QUEUES, "sqs")
+"""What an organisation can have: queues of its own, and a binding on the queue of the SQS forwarder."""
+SYSTEM_QUEUES = {
+    "system.email.confirm": (CONFIRM_EXCHANGE, "*.system.supporter"),
+    "system.email.thankyou": (DELIVER_EXCHANGE, "*.system.*"),
+    SQS_QUEUE: None,
+}
+"""The queues of flow's own pipelines; their exchange and binding key, if all organisations share one."""
 
 MADE_BY_SETUP = re.compile(rf"(?!system)[^.]+\.({'|'.join(ORGANISATION_QUEUES)})")
 OF_THE_SERVER = re.compile(r"(?:wrk|cus)\.(?P<organisation>[^.]+)\..+")
+DECLARED_BY_THE_SERVER = re.compile(OF_THE_SERVER.pattern + r"|org\.\d+\..+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +82,14 @@ class Topology:
     queues: tuple[Queue, ...] = ()
     bindings: tuple[Binding, ...] = ()
 
+    @property
+    def surroundings(self) -> tuple[str, ...]:
+        """The exchanges that queues and bindings lead to or come from, and that are not in it."""
+        wanted = [str(one.arguments.get("x-dead-letter-exchange", "")) for one in self.queues]
+        wanted += [one.exchange for one in self.bindings]
+        own = {one.name for one in self.exchanges}
+        return tuple(name for name in dict.fromkeys(wanted) if name and name not in own)
+
     def __add__(self, other: "Topology") -> "Topology":
         """Return both together; what is in both is there once."""
         return Topology(
@@ -94,19 +112,11 @@ def global_topology(queue_type: QueueType = "quorum", retry_delay: float = 30.0)
         ConfigError: the queue type is unknown, or the delay is no number of seconds above 0.
     """
     seconds("retry_delay", retry_delay)
-    to_park = {"alternate-exchange": PARK_EXCHANGE}
     waiting: dict[str, str | int] = {
         "x-message-ttl": max(1, round(retry_delay * 1000)),
         "x-dead-letter-exchange": RETRY_EXCHANGE,
     }
-    return Topology(
-        exchanges=(
-            Exchange(name=PARK_EXCHANGE, kind="fanout"),
-            Exchange(name=CONFIRM_EXCHANGE),
-            Exchange(name=DELIVER_EXCHANGE),
-            Exchange(name=FAIL_EXCHANGE, arguments=to_park),
-            Exchange(name=RETRY_EXCHANGE, arguments=to_park),
-        ),
+    return exchanges_topology() + Topology(
         queues=(
             Queue(name=DEAD_QUEUE, arguments=_typed(queue_type)),
             Queue(name=RETRY_QUEUE, arguments=_typed(queue_type) | _dead_lettering(queue_type) | waiting),
@@ -118,24 +128,63 @@ def global_topology(queue_type: QueueType = "quorum", retry_delay: float = 30.0)
     )
 
 
-def organisation_topology(
-    name: str, queues: Collection[str] = ("crm",), queue_type: QueueType = "quorum"
-) -> Topology:
-    """Return the *queues* of the organisation *name*, bound to their exchange and to the retry loop.
+def exchanges_topology() -> Topology:
+    """Return the exchanges alone; what the retry loop cannot route goes to the park."""
+    to_park = {"alternate-exchange": PARK_EXCHANGE}
+    return Topology(
+        exchanges=(
+            Exchange(name=PARK_EXCHANGE, kind="fanout"),
+            Exchange(name=CONFIRM_EXCHANGE),
+            Exchange(name=DELIVER_EXCHANGE),
+            Exchange(name=FAIL_EXCHANGE, arguments=to_park),
+            Exchange(name=RETRY_EXCHANGE, arguments=to_park),
+        )
+    )
+
+
+def system_topology(queue_type: QueueType = "quorum") -> Topology:
+    """Return the queues of flow's own pipelines, which serve all organisations; `organisation_binding` tells
+    how one organisation gets into the queue of the SQS forwarder.
 
     Raises:
-        ConfigError: the name would bind other people's messages, or there is no such queue.
+        ConfigError: the queue type is unknown.
     """
-    check_organisation(name)
     topology = Topology()
-    for suffix in queues:
-        if suffix not in ORGANISATION_QUEUES:
-            known = suggestion(suffix, ORGANISATION_QUEUES)
-            raise ConfigError(f"an organisation has no queue {suffix!r}{known}")
-        exchange, key = ORGANISATION_QUEUES[suffix]
-        binding = Binding(exchange=exchange, key=key.format(name), queue=f"{name}.{suffix}")
+    for name, bound in SYSTEM_QUEUES.items():
+        bindings = () if bound is None else (Binding(exchange=bound[0], key=bound[1], queue=name),)
+        topology += work_queue(name, queue_type) + Topology(bindings=bindings)
+    return topology
+
+
+def organisation_topology(
+    name: str, parts: Collection[str] = ("crm",), queue_type: QueueType = "quorum"
+) -> Topology:
+    """Return what the organisation *name* has: its queues, bound to their exchange and to the retry loop.
+
+    Of the *parts* sqs is no queue of its own but a binding on `system.sqs`.
+
+    Raises:
+        ConfigError: the name would bind other people's messages, or there is no such part.
+    """
+    topology = Topology()
+    for part in parts:
+        binding = organisation_binding(name, part)
         topology += work_queue(binding.queue, queue_type) + Topology(bindings=(binding,))
     return topology
+
+
+def organisation_binding(name: str, part: str) -> Binding:
+    """Return the binding that turns a *part* of the organisation *name* on.
+
+    Raises:
+        ConfigError: the name would bind other people's messages, or there is no such part.
+    """
+    check_organisation(name)
+    if part not in ORGANISATION_PARTS:
+        raise ConfigError(f"an organisation has no queue {part!r}{suggestion(part, ORGANISATION_PARTS)}")
+    exchange, key = ORGANISATION_QUEUES.get(part, SQS_BINDING)
+    queue = f"{name}.{part}" if part in ORGANISATION_QUEUES else SQS_QUEUE
+    return Binding(exchange=exchange, key=key.format(name), queue=queue)
 
 
 def work_queue(name: str, queue_type: QueueType = "quorum") -> Topology:
@@ -197,7 +246,7 @@ def check_work_queue(name: str) -> None:
         raise ConfigError(f"{what} must not begin with amq., which is reserved")
     if name in (RETRY_QUEUE, DEAD_QUEUE):
         raise ConfigError(f"{what} is taken: it is a part of the retry loop and no work queue")
-    if OF_THE_SERVER.fullmatch(name):
+    if DECLARED_BY_THE_SERVER.fullmatch(name):
         raise ConfigError(f"{what} belongs to the campaign server, which declares it; flow only consumes it")
     _check_length(name, what, LONGEST_NAME)
 

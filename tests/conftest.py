@@ -16,6 +16,42 @@ from tests.nodes.rabbitmq_control import RabbitMQControl
 from tests.nodes.rabbitmq_node import Certificate, RabbitMQNode
 from tests.targets.sqs_server import SqsServer
 
+SLOW = (
+    "cli",
+    "demo",
+    "end_to_end",
+    "faults",
+    "stages/test_schedules.py",
+    "test_docs.py",
+    "test_pytest_plugin.py",
+    "test_supervisor.py",
+    "test_typing.py",
+)
+"""What --quick leaves out beside what needs a server: it starts processes, or takes its time."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --quick."""
+    parser.addoption("--quick", action="store_true", help="only tests that need neither a server nor time")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --quick leave out what is not quick."""
+    if not config.getoption("quick"):
+        return
+    quick = [item for item in items if is_quick(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(quick)])
+    items[:] = quick
+
+
+def is_quick(item: pytest.Item) -> bool:
+    """Tell whether *item* is in --quick."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if fixtures & {"rabbitmq", "conformance", "postgresql"} or item.get_closest_marker("broker"):
+        return False
+    path = item.path.relative_to(item.config.rootpath / "tests").as_posix()
+    return not path.startswith(SLOW)
+
 
 @pytest.fixture
 def anyio_backend() -> str:

@@ -1,11 +1,15 @@
 import pytest
 
+from flow.checking.facts import QueueFacts, dangers
+from flow.checking.managed import matches
 from flow.errors import ConfigError
 from flow.topology import (
     DEAD_QUEUE,
     DELIVER_EXCHANGE,
     FAIL_EXCHANGE,
+    ORGANISATION_PARTS,
     PARK_EXCHANGE,
+    QUEUE_TYPES,
     RETRY_EXCHANGE,
     RETRY_QUEUE,
     Binding,
@@ -18,6 +22,7 @@ from flow.topology import (
     has_retry_loop,
     organisation_topology,
     retry_exchange,
+    system_topology,
     work_queue,
 )
 
@@ -83,6 +88,93 @@ def test_no_quorum_queue_drops_a_message_for_being_delivered_often() -> None:
         RETRY_QUEUE: 1_000_000,
         "acme.crm": 1_000_000,
     }
+
+
+WHOLE = {
+    kind: global_topology(kind)
+    + system_topology(kind)
+    + organisation_topology("acme", ORGANISATION_PARTS, kind)
+    + work_queue("my.queue", kind)
+    for kind in QUEUE_TYPES
+}
+"""All that `flow setup` and `flow org add` can declare, but for names."""
+
+
+@pytest.mark.parametrize("kind", QUEUE_TYPES)
+def test_only_what_was_rejected_comes_into_the_retry_loop(kind: QueueType) -> None:
+    """No time to live, no length limit, no expiry and no reachable delivery limit on any work queue; and the
+    retry queue has no limit under which it would refuse or drop what is rejected."""
+    for one in WHOLE[kind].queues:
+        allowed = {"x-queue-type", "x-delivery-limit", "x-dead-letter-strategy", "x-overflow"}
+        if one.name != DEAD_QUEUE:
+            allowed |= {"x-dead-letter-exchange", "x-dead-letter-routing-key"}
+        if one.name == RETRY_QUEUE:
+            allowed = allowed - {"x-dead-letter-routing-key"} | {"x-message-ttl"}
+        assert set(one.arguments) <= allowed, one.name
+        assert one.arguments.get("x-delivery-limit") == (1_000_000 if kind == "quorum" else None)
+
+
+@pytest.mark.parametrize("kind", QUEUE_TYPES)
+@pytest.mark.parametrize("version", ["3.10.8", "4.2.0"])
+def test_nothing_that_can_be_declared_is_a_danger_to_the_check(kind: QueueType, version: str) -> None:
+    for one in WHOLE[kind].queues:
+        if one.name != RETRY_QUEUE:
+            facts = QueueFacts(name=one.name, kind=kind, arguments=one.arguments, policy={})
+            assert [finding.state for finding in dangers(facts, version)] == ["ok"]
+
+
+@pytest.mark.parametrize("kind", QUEUE_TYPES)
+def test_a_rejected_message_finds_its_way_back_to_its_queue_and_to_no_other(kind: QueueType) -> None:
+    """The loop is walked in the declarations themselves."""
+    topology = WHOLE[kind]
+    exchanges = {one.name for one in topology.exchanges}
+    for one in topology.queues:
+        if one.name in (DEAD_QUEUE, RETRY_QUEUE):
+            continue
+        first, key = one.arguments["x-dead-letter-exchange"], one.arguments["x-dead-letter-routing-key"]
+        assert first in exchanges
+        assert routed(topology, str(first), str(key)) == [RETRY_QUEUE]
+        second = queue(topology, RETRY_QUEUE).arguments["x-dead-letter-exchange"]
+        assert second in exchanges
+        assert routed(topology, str(second), str(key)) == [one.name]
+
+
+def routed(topology: Topology, exchange: str, key: str) -> list[str]:
+    """Return where a topic *exchange* takes messages with the *key*."""
+    return [
+        one.queue
+        for one in topology.bindings
+        if one.exchange == exchange and matches(one.key.split("."), key.split("."))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "key", "queues"),
+    [
+        ("confirm", "acme.system.supporter", ["system.email.confirm"]),
+        ("confirm", "acme.custom.supporter", ["acme.confirm"]),
+        ("confirm", "acme.custom.action", ["acme.moderate"]),
+        ("deliver", "acme.custom.action", ["acme.crm"]),
+        ("deliver", "acme.system.action", ["system.email.thankyou", "acme.crm", "system.sqs"]),
+        ("deliver", "other.system.action", ["system.email.thankyou"]),
+        ("deliver", "other.custom.action", []),
+        ("confirm", "other.custom.action", []),
+    ],
+)
+def test_each_key_leads_to_the_queues_of_its_row(exchange: str, key: str, queues: list[str]) -> None:
+    assert routed(WHOLE["quorum"], exchange, key) == queues
+
+
+def test_the_sqs_part_of_an_organisation_is_a_binding_on_the_shared_queue() -> None:
+    topology = organisation_topology("acme", ["sqs"])
+
+    assert [one.name for one in topology.queues] == ["system.sqs"]
+    assert Binding(exchange="deliver", key="acme.system.*", queue="system.sqs") in topology.bindings
+
+
+def test_a_topology_names_the_exchanges_that_must_be_there() -> None:
+    assert organisation_topology("acme").surroundings == ("system.fail", "system.retry", "deliver")
+    assert WHOLE["quorum"].surroundings == ()
 
 
 def test_the_park_itself_has_no_way_out() -> None:
@@ -185,6 +277,8 @@ def test_harmless_organisation_names_are_taken(name: str) -> None:
         ("system.dead", "part of the retry loop"),
         ("wrk.7.sqs", "belongs to the campaign server"),
         ("cus.7.deliver", "belongs to the campaign server"),
+        ("org.7.fail", "belongs to the campaign server"),
+        ("org.7.confirm.supporter", "belongs to the campaign server"),
         ("a" * 256, "must not be longer than 255 bytes, got 256"),
     ],
 )

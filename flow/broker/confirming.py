@@ -1,25 +1,47 @@
 """One channel in confirm mode: it knows of each publish whether the broker took it."""
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from aiormq import exceptions as amqp
-from aiormq.abc import AbstractChannel
+from aiormq.abc import AbstractChannel, AbstractConnection
 
 from flow.broker import faults
 from flow.broker.border import background, error_of, result
-from flow.broker.connecting import Link
 from flow.broker.publication import Publication
 from flow.broker.url import BrokerUrl
 
 JUDGED = (amqp.DeliveryError,)  # the broker's word on one message; any other error ends the connection
 
 
+class Carrier(Protocol):
+    """What a channel runs over: a connection of its own, or a place on one that others use, too."""
+
+    @property
+    def connection(self) -> AbstractConnection:
+        """The connection of the library."""
+
+    @property
+    def largest_frame(self) -> int:
+        """Bytes; 0 when there is no limit."""
+
+    @property
+    def abort(self) -> Callable[[], None]:
+        """Drops the connection at once."""
+
+    async def blocked(self) -> bool:
+        """Whether the broker takes nothing from connections that publish."""
+
+    async def close(self) -> None:
+        """Close what is this channel's own. Never raises."""
+
+
 class ConfirmChannel:
     """Publishes through one channel until anything but the broker's word on a message goes wrong."""
 
-    def __init__(self, url: BrokerUrl, link: Link, channel: AbstractChannel) -> None:
-        """Take an open channel in confirm mode that nobody else uses, on a connection of its own."""
+    def __init__(self, url: BrokerUrl, link: Carrier, channel: AbstractChannel) -> None:
+        """Take an open channel in confirm mode that nobody else uses, and what it runs over."""
         self.usable = True
         self._url = url
         self._link = link
@@ -50,7 +72,7 @@ class ConfirmChannel:
         result(task, lambda error: faults.publishing(error, message, self._url, blocked=blocked))
 
     async def close(self) -> None:
-        """Close channel and connection in order; what is under way fails. Never raises."""
+        """Close in order what is its own; what is under way fails. Never raises."""
         self.usable = False
         await self._link.close()
         if self._closing is not None:
@@ -78,7 +100,7 @@ class ConfirmChannel:
             self._end(task)
 
     def _end(self, future: asyncio.Future[Any]) -> None:
-        """Replace the connection: what a channel says after a fault or an expired deadline is not trusted."""
+        """Replace the channel: what a channel says after a fault or an expired deadline is not trusted."""
         if isinstance(error_of(future), TimeoutError):
             self._link.abort()
         if self.usable:

@@ -14,6 +14,7 @@ import anyio
 
 from flow.broker import faults
 from flow.broker.border import background, bounded
+from flow.broker.names import any_name
 from flow.broker.quiet import quiet
 from flow.broker.tap import Ended, Receive, TapProtocol, TapTransportFactory
 from flow.broker.url import BrokerUrl
@@ -106,6 +107,7 @@ async def connect(
             others will not.
     """
     quiet()
+    any_name()
     lost: list[ConnectionLost] = []
     for one in (url, *url.alternatives):
         try:

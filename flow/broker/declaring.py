@@ -12,12 +12,11 @@ from aiormq.abc import AbstractChannel
 
 from flow.broker import faults
 from flow.broker.border import bounded
-from flow.broker.connecting import Link, connect
+from flow.broker.shared import OpenChannel, SharedConnection
 from flow.broker.url import BrokerUrl
 from flow.errors import AccessDenied, BrokerError, ConnectionLost, NotFound, TopologyMismatch
 from flow.topology import Binding, Exchange, Queue, Topology
 
-HEARTBEAT = 10  # seconds
 ANSWER = 10.0  # seconds until the broker must have answered
 
 T = TypeVar("T")
@@ -49,47 +48,39 @@ class Look:
     ready: int
     consumers: int
 
+    @property
+    def in_use(self) -> bool:
+        """Whether there is anything that a deletion would take away."""
+        return bool(self.ready or self.consumers)
+
+    def __str__(self) -> str:
+        waiting = counted(self.ready, "message waits", "messages wait")
+        reading = counted(self.consumers, "consumer reads", "consumers read")
+        return f"{waiting} in it and {reading} it"
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """Return a *number* with the right word: no message, 1 message, 2 messages."""
+    return f"{number or 'no'} {one if number < 2 else several}"
+
 
 async def declare(url: BrokerUrl, topology: Topology) -> list[Drift]:
-    """Declare *topology*; what exists with other properties is left as it is and returned.
-
-    Bindings of a queue that differs are not made; everything else is.
-
-    Raises:
-        AccessDenied: the account may not declare or bind something.
-        ConnectionLost: the broker was not reached, or got lost.
-    """
-    drifts: list[Drift] = []
+    """Declare *topology* over a connection of its own; see `Declarer.declare`."""
     async with Declarer(url) as declarer:
-        for exchange in topology.exchanges:
-            try:
-                await declarer.declare_exchange(exchange)
-            except TopologyMismatch as error:
-                drifts.append(Drift("exchange", exchange.name, str(error)))
-        for queue in topology.queues:
-            try:
-                await declarer.declare_queue(queue)
-            except TopologyMismatch as error:
-                drifts.append(Drift("queue", queue.name, str(error)))
-        differing = {drift.name for drift in drifts if drift.kind == "queue"}
-        for binding in topology.bindings:
-            if binding.queue not in differing:
-                await declarer.bind(binding)
-    return drifts
+        return await declarer.declare(topology)
 
 
 class Declarer:
     """Changes the topology of one virtual host, each change answered by the broker.
 
-    The broker closes a channel with each refusal; the next change then opens a new connection.
+    The broker closes a channel with each refusal; the next change then opens a new one.
     """
 
-    def __init__(self, url: BrokerUrl, *, name: str = "flow setup") -> None:
-        """Connect to *url* at the first change, under *name*."""
-        self._url = url
-        self._name = name
-        self._link: Link | None = None
-        self._channel: AbstractChannel | None = None
+    def __init__(self, broker: BrokerUrl | SharedConnection, *, name: str = "flow setup") -> None:
+        """Open a channel at the first change: on a connection under *name*, or on one that others use."""
+        self._shared = isinstance(broker, SharedConnection)
+        self._connection = SharedConnection(broker, name=name) if isinstance(broker, BrokerUrl) else broker
+        self._channel: OpenChannel | None = None
 
     async def __aenter__(self) -> "Declarer":
         return self
@@ -98,6 +89,35 @@ class Declarer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def declare(self, topology: Topology) -> list[Drift]:
+        """Declare *topology*; what exists with other properties is left as it is and returned.
+
+        Bindings of a queue that differs are not made; everything else is.
+
+        Raises:
+            NotFound: an exchange that the topology leads to is neither in it nor there.
+            AccessDenied: the account may not declare or bind something.
+            ConnectionLost: the broker was not reached, or got lost.
+        """
+        drifts: list[Drift] = []
+        for name in topology.surroundings:
+            await self.look_for_exchange(name)
+        for exchange in topology.exchanges:
+            try:
+                await self.declare_exchange(exchange)
+            except TopologyMismatch as error:
+                drifts.append(Drift("exchange", exchange.name, str(error)))
+        for queue in topology.queues:
+            try:
+                await self.declare_queue(queue)
+            except TopologyMismatch as error:
+                drifts.append(Drift("queue", queue.name, str(error)))
+        differing = {drift.name for drift in drifts if drift.kind == "queue"}
+        for binding in topology.bindings:
+            if binding.queue not in differing:
+                await self.bind(binding)
+        return drifts
 
     async def declare_exchange(self, exchange: Exchange) -> None:
         """Declare a durable exchange; nothing happens when it exists like this.
@@ -157,9 +177,8 @@ class Declarer:
             found = await self.look(name)
         except NotFound:
             return
-        if found.consumers or found.ready:
-            holds = f"{found.ready} messages and {found.consumers} consumers"
-            raise TopologyMismatch(f"The queue {name} is not deleted: it has {holds}")
+        if found.in_use:
+            raise TopologyMismatch(f"The queue {name} is not deleted: {found}")
         await self._change(lambda channel: channel.queue_delete(name), f"The queue {name}")
 
     async def look(self, name: str) -> Look:
@@ -184,35 +203,28 @@ class Declarer:
         )
 
     async def _change(self, change: Callable[[AbstractChannel], Coroutine[Any, Any, T]], what: str) -> T:
-        link, channel = await self._opened()
+        channel = self._channel = self._channel or await self._connection.open()
         try:
             return await bounded(
-                change(channel),
+                change(channel.amqp),
                 seconds=ANSWER,
-                give_up=link.abort,
-                fault=lambda error: refused(error, what, self._url, link.reply),
+                give_up=channel.abort,
+                fault=lambda error: refused(error, what, self._connection.url, channel.reply),
             )
         except BrokerError:
-            await self.close()
+            await self._close_channel()
             raise
 
-    async def _opened(self) -> tuple[Link, AbstractChannel]:
-        if self._link is None or self._channel is None:
-            link = await connect(self._url, name=self._name, heartbeat=HEARTBEAT)
-            self._link = link
-            self._channel = await bounded(
-                link.connection.channel(),
-                seconds=ANSWER,
-                give_up=link.abort,
-                fault=lambda error: faults.lost(error, link.reply),
-            )
-        return self._link, self._channel
-
     async def close(self) -> None:
-        """Close the connection; the next change would open a new one. Never raises."""
-        link, self._link, self._channel = self._link, None, None
-        if link is not None:
-            await link.close()
+        """Close the channel, and the connection unless others use it, too; a change opens a new one."""
+        await self._close_channel()
+        if not self._shared:
+            await self._connection.close()
+
+    async def _close_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
 
 
 def refused(error: BaseException, what: str, url: BrokerUrl, reply: tuple[int, str] | None) -> BrokerError:

@@ -19,7 +19,9 @@ from flow.errors import (
     NotFound,
     PublishFailed,
     PublishReturned,
+    PublishTimedOut,
     TopologyMismatch,
+    Unanswered,
 )
 
 LONGEST_QUOTE = 300  # characters of the broker's own words
@@ -129,7 +131,7 @@ def publishing(
             if blocked
             else "it may have arrived or not"
         )
-        return PublishFailed(
+        return PublishTimedOut(
             f"The broker did not confirm a message for {where} in {message.deadline:g} s: {why}"
         )
     if isinstance(error, amqp.ChannelNotFoundEntity) and exchange in words:
@@ -143,7 +145,7 @@ def publishing(
         return PublishFailed(f"The broker refused a message for {where}: {words}")
     if isinstance(error, amqp.ChannelInvalidStateError):
         return ConnectionLost(f"The connection broke before a message for {where} was sent")
-    return ConnectionLost(f"The connection broke under a message for {where}: it may have arrived or not")
+    return Unanswered(f"The connection broke under a message for {where}: it may have arrived or not")
 
 
 def quoted(text: str | None) -> str:

@@ -1,6 +1,9 @@
 """Publishes messages so that the broker has taken responsibility for them when the call returns."""
 
 import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import anyio
 
@@ -9,6 +12,7 @@ from flow.broker.border import background, bounded, error_of
 from flow.broker.confirming import ConfirmChannel
 from flow.broker.connecting import connect
 from flow.broker.publication import Headers, publication
+from flow.broker.shared import SharedConnection
 from flow.broker.url import BrokerUrl
 from flow.errors import BrokerError, ConnectionLost
 
@@ -20,14 +24,24 @@ LATE = 1.0  # seconds after a deadline within which the library has to notice it
 class Publisher:
     """Publishes with confirms on a connection of its own, opened at the first publish and again after a loss.
 
-    The connection only publishes: a memory alarm of the broker freezes everything on a connection that does.
+    The connection should only publish: a memory alarm of the broker freezes everything on one that does.
     """
 
-    def __init__(self, url: BrokerUrl, *, name: str = "flow-publisher", window: int = 100) -> None:
-        """Publish to *url* later; at most *window* messages wait for their confirm at once."""
-        self._url = url
-        self._name = name
-        self._places = anyio.Semaphore(window)
+    def __init__(
+        self, broker: BrokerUrl | SharedConnection, *, name: str = "flow-publisher", window: int = 100
+    ) -> None:
+        """Publish later, on a connection under *name* or through a channel of one that others use, too.
+
+        At most *window* messages wait for their confirm at once; on a shared connection one does: when the
+        broker closes the channel, the library would still send the next, and that ends the connection.
+        """
+        self._url = broker if isinstance(broker, BrokerUrl) else broker.url
+        self._open: Callable[[], Coroutine[Any, Any, ConfirmChannel]]
+        if isinstance(broker, BrokerUrl):
+            self._open = functools.partial(open_channel, broker, name)
+        else:
+            self._open = functools.partial(share_channel, broker)
+        self._places = anyio.Semaphore(window if isinstance(broker, BrokerUrl) else 1)
         self._opening: asyncio.Task[ConfirmChannel] | None = None  # done: the channel is open, or failed
         self._closed = False
 
@@ -66,7 +80,7 @@ class Publisher:
             raise faults.publishing(error, message, self._url) from None
 
     async def close(self) -> None:
-        """Close the connection, in order if the broker answers; what is not confirmed fails. Never raises."""
+        """Close in order what is its own, not a shared connection; what is under way fails. Never raises."""
         self._closed = True
         opening, self._opening = self._opening, None
         if opening is not None:
@@ -86,7 +100,7 @@ class Publisher:
             raise ConnectionLost("The publisher is closed: nothing can be published through it any more")
         opening = self._opening
         if opening is None or (opening.done() and not usable(opening)):
-            opening = self._opening = background(open_channel(self._url, self._name))
+            opening = self._opening = background(self._open())
         await asyncio.wait({opening})
         error = error_of(opening)
         if isinstance(error, BrokerError):
@@ -110,6 +124,16 @@ async def open_channel(url: BrokerUrl, name: str) -> ConfirmChannel:
         fault=lambda error: faults.lost(error, link.reply),
     )
     return ConfirmChannel(url, link, channel)
+
+
+async def share_channel(connection: SharedConnection) -> ConfirmChannel:
+    """Open a channel in confirm mode on a *connection* that others use, too.
+
+    Raises:
+        BrokerError: it was refused, or not open in time.
+    """
+    channel = await connection.open(confirms=True)
+    return ConfirmChannel(connection.url, channel, channel.amqp)
 
 
 def usable(opening: asyncio.Task[ConfirmChannel]) -> bool:

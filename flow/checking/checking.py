@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from flow.broker.url import BrokerUrl, variable
-from flow.checking.api import VARIABLE
 from flow.checking.broker import check_broker, check_park, check_queue, tell_unreached
 from flow.checking.declared import PipelineClass, extras, loop_of, memory_of, options_of, settings_of
 from flow.checking.finding import Tell, ok, unchecked, wrong
 from flow.checking.managed import check_managed, tell_unmanaged
+from flow.checking.server import check_server
 from flow.errors import ConfigError
+from flow.management import VARIABLE
 from flow.target import load
 
 
@@ -54,6 +55,7 @@ async def check_queues(
         consumers = None
         if reached:
             consumers = await check_queue(url, cls, tell)
+            await check_server(url, cls.queue, tell)
             await check_park(url, cls, tell)
         else:
             tell_unreached(cls, tell)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flow.checking.api import table
 from flow.checking.finding import Finding, caution, ok, unchecked, wrong
+from flow.management import table
 from flow.sizing import CONSUMER_TIMEOUT
 
 FEW = 1000  # deliveries that a queue may see in its life: restarts and lost connections count, too
@@ -22,7 +22,13 @@ class QueueFacts:
     arguments: Mapping[str, Any]
     policy: Mapping[str, Any]
     """What all policies on it come to."""
+    policy_name: str = ""
+    durable: bool = True
+    automatic: bool = False
+    """Whether it goes with its last consumer, or with the connection that made it."""
     consumers: int = 0
+    messages: int = 0
+    """Those ready, those in somebody's hands, and those on their way to another queue."""
 
     @classmethod
     def read(cls, answer: Any) -> "QueueFacts":
@@ -33,7 +39,11 @@ class QueueFacts:
             kind=str(told.get("type", "classic")),
             arguments=table(told.get("arguments")),
             policy=table(told.get("effective_policy_definition")),
+            policy_name=str(told.get("policy") or ""),
+            durable=told.get("durable", True) is True,
+            automatic=told.get("auto_delete") is True or told.get("exclusive") is True,
             consumers=int(told.get("consumers") or 0),
+            messages=int(told.get("messages") or 0),
         )
 
     def setting(self, name: str) -> Any:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from flow.broker.url import BrokerUrl
-from flow.checking.api import VARIABLE, ManagementApi, table
 from flow.checking.declared import PipelineClass, rejects
 from flow.checking.facts import QueueFacts, dangers, dead_lettering, patience, permitted
 from flow.checking.finding import Finding, Tell, caution, ok, unchecked, wrong
 from flow.errors import FlowError, NotFound
+from flow.management import VARIABLE, ManagementApi, table
 from flow.topology import PARK_EXCHANGE
 
 NEEDS = f"needs the management API ({VARIABLE})"

@@ -11,17 +11,24 @@ from flow.errors import ConfigError
 COMMANDS = {
     "run": ("flow.cli.run:run", "Consume a queue with a pipeline until stopped."),
     "check": ("flow.cli.check:check", "Tell what is wrong before anything is consumed."),
+    "verify": (
+        "flow.cli.verify:verify",
+        "Run a pipeline under faults, and see whether it keeps its messages.",
+    ),
     "demo": ("flow.cli.demo:demo", "Show the whole way of a message on a private broker."),
     "dev": ("flow.cli.dev:dev", "Run a broker in memory for development."),
     "setup": ("flow.cli.setup:setup", "Declare exchanges, the retry loop, the park and queues."),
+    "org": ("flow.cli.org:org", "Give an organisation its queues, or take them away."),
     "push": ("flow.cli.push:push", "Publish JSON; returns once the broker has confirmed it."),
     "submit": (
         "flow.cli.submit:submit",
         "Store signatures from lines of JSON, and publish what comes of them.",
     ),
+    "serve": ("flow.cli.serve:serve", "Answer the links by which people accept or reject."),
     "sweep": ("flow.cli.sweep:sweep", "Publish the outbox, and settle what a crash left behind."),
     "records": ("flow.cli.records:records", "Give the database of the records its tables."),
     "trace": ("flow.cli.trace:trace", "Tell the whole story of one signature."),
+    "mail": ("flow.cli.mail:mail", "Show a mail as somebody would get it, without sending it."),
     "forget": ("flow.cli.forget:forget_", "Erase a person's data from the records."),
     "dead": ("flow.cli.dead:dead", "List, show, replay and export parked messages."),
 }

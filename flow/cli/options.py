@@ -52,10 +52,15 @@ def _database_url(context: click.Context, _: click.Parameter, value: str | None)
 def _broker_url(context: click.Context, _: click.Parameter, value: str | None) -> BrokerUrl | None:
     """Leave the check to `BrokerUrl`: click would quote the value, which may hold a password.
 
-    A command that reads a file instead of a queue (`flow run --from`), or is not to publish, needs no broker.
+    A command that reads a file instead of a queue (`flow run --from`), has a broker of its own
+    (`flow run --dev`) or is not to publish needs none.
     """
     params = context.params
     if context.resilient_parsing or params.get("source") is not None or params.get("no_publish"):
+        return None
+    if params.get("dev"):
+        if value is not None:
+            raise click.UsageError("--dev does not go with --amqp-url: it brings its own broker")
         return None
     if value is None:
         value = variable(os.environ, "FLOW_AMQP_URL") or None

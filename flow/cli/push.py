@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,19 +12,29 @@ import click
 
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.cli.errors import FAILED, exit_code, say
+from flow.cli.errors import say
 from flow.cli.options import amqp_url
-from flow.cli.private import new_file
+from flow.cli.progress import Progress, show
+from flow.cli.unconfirmed import Report
+from flow.errors import ConfigError, DecodeError
 from flow.plumbing.lines import Lines, Source
-from flow.plumbing.push import WINDOW, Check, Push, Unconfirmed, check_document, check_line, check_nothing
+from flow.plumbing.push import (
+    WINDOW,
+    Outgoing,
+    Push,
+    Unconfirmed,
+    check_document,
+    check_line,
+    check_nothing,
+)
+from flow.plumbing.report import read
 
-TOLD = 10  # failed lines that are told one by one
-PROGRESS = 0.2  # seconds between two looks at the progress
+PATIENCE = 60.0  # seconds for a lost broker to come back, once it has confirmed something
 
 
 @click.command()
-@click.argument("exchange")
-@click.argument("routing_key")
+@click.argument("exchange", required=False)
+@click.argument("routing_key", required=False)
 @click.argument("file", type=click.File("rb"), default="-")
 @amqp_url
 @click.option("--lines", is_flag=True, help="FILE holds one JSON document on each line.")
@@ -33,119 +43,133 @@ PROGRESS = 0.2  # seconds between two looks at the progress
     "--unconfirmed",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="NEW_FILE",
-    help="Write the lines there that are not known to be confirmed, so that they can be pushed again.",
+    help="Write there what is not known to be confirmed, instead of to a new file in the current folder.",
+)
+@click.option(
+    "--again",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Push what such a file holds, each message to where it was bound and with the id that it had.",
 )
 def push(
-    exchange: str,
-    routing_key: str,
+    exchange: str | None,
+    routing_key: str | None,
     file: BinaryIO,
     url: BrokerUrl,
     lines: bool,
     raw: bool,
     unconfirmed: Path | None,
+    again: Path | None,
 ) -> None:
     """Publish the JSON of FILE (default: standard input) to EXCHANGE with ROUTING_KEY.
 
     Returns once the broker has confirmed everything. A message that no queue is bound for, or that a full
-    queue refuses, is an error that names its line; the exit code is then 1.
+    queue refuses, is an error that names its line; the exit code is then 1. A connection that breaks is
+    opened again for the rest; what was under way may have arrived or not, and is kept in a file.
     """
-    if unconfirmed and not lines:
-        raise click.UsageError("--unconfirmed needs --lines: it holds lines")
-    check = check_nothing if raw else check_line if lines else check_document
+    if again is not None and (exchange or lines):
+        raise click.UsageError("--again goes alone: its file tells exchange, routing key and bodies")
+    if again is None and (exchange is None or routing_key is None):
+        raise click.UsageError(f"Missing argument '{'ROUTING_KEY' if exchange else 'EXCHANGE'}'.")
+    check = check_nothing if raw else check_document if not lines and again is None else check_line
+    if again is not None:
+        check_report(again)
+        file = again.open("rb")
     source = Source(file.fileno())
-    with Report(unconfirmed, by_line=lines) as report:
+    if again is not None:
+        messages = Messages(Lines(source), read)
+    else:
         bodies = Lines(source) if lines else document(source)
-        code = anyio.run(publish_all, url, (exchange, routing_key), bodies, check, report)
+        messages = Messages(bodies, to(exchange or "", routing_key or ""))
+    with file, Report(unconfirmed, by_line=lines or again is not None) as report:
+        code = anyio.run(publish_all, url, messages, check, report, source)
     sys.exit(code)
 
 
-class Report:
-    """Tells what failed, and keeps the lines that may have to be pushed again."""
+def check_report(path: Path) -> None:
+    """Check every line before the first is pushed.
 
-    def __init__(self, path: Path | None, *, by_line: bool) -> None:
-        self._path = path
-        self._by_line = by_line
-        self._file = new_file(path) if path else None
-        self.keeps = self._file is not None
-        """Whether unconfirmed lines are written to a file."""
-        self.told = 0
-        self.unconfirmed = 0
+    Raises:
+        ConfigError: it is no report.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                read(line)
+            except DecodeError as error:
+                raise ConfigError(f"line {number} of {path}: {error}") from None
 
-    def __enter__(self) -> "Report":
+
+def to(exchange: str, routing_key: str) -> Callable[[bytes], Outgoing]:
+    """Return what makes a message of a body: with a new id, to one place."""
+    return lambda body: Outgoing(exchange=exchange, routing_key=routing_key, body=body)
+
+
+class Messages:
+    """Iterates over what is to be pushed."""
+
+    def __init__(self, bodies: AsyncIterator[bytes], made: Callable[[bytes], Outgoing]) -> None:
+        """Read *bodies*, of which a message is *made* each."""
+        self._bodies = bodies
+        self._made = made
+
+    @property
+    def endless(self) -> bool:
+        """Whether they may go on for ever."""
+        return isinstance(self._bodies, Lines) and self._bodies.endless
+
+    def __aiter__(self) -> "Messages":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Leave no empty file behind."""
-        if self._file is not None and self._path is not None:
-            self._file.close()
-            if not self.unconfirmed:
-                self._path.unlink()
+    async def __anext__(self) -> Outgoing:
+        """Return the next message; a cancelled wait loses nothing."""
+        return self._made(await anext(self._bodies))
 
-    def failed(self, unconfirmed: Unconfirmed) -> None:
-        """Tell the first few errors, each with its line and never with its body."""
-        self.told += 1
-        if self.told <= TOLD:
-            say(
-                f"line {unconfirmed.number}: {unconfirmed.error}" if self._by_line else str(unconfirmed.error)
-            )
-        self.keep(unconfirmed.body)
-
-    def keep(self, body: bytes) -> None:
-        """Write a line that is not known to be confirmed."""
-        self.unconfirmed += 1
-        if self._file is not None:
-            self._file.write(body + b"\n")
-
-    def close(self, push: Push, seconds: float) -> int:
-        """Say how it ended; return the exit code."""
-        if self.told > TOLD:
-            say(f"{self.told - TOLD} more lines failed")
-        if push.fault:
-            say(str(push.fault))
-        if self.unconfirmed and self._by_line:
-            where = f": they are in {self._path}" if self._path else "; --unconfirmed would have kept them"
-            lines = "1 line is" if self.unconfirmed == 1 else f"{self.unconfirmed} lines are"
-            say(f"{lines} not known to be confirmed{where}")
-        rate = push.confirmed / seconds if seconds else 0
-        click.echo(f"pushed {push.pushed}, confirmed {push.confirmed} in {seconds:.1f} s ({rate:.0f}/s)")
-        if push.fault:
-            return exit_code(push.fault)
-        return FAILED if push.failed or push.stopped else 0
+    def taken(self) -> list[Outgoing]:
+        """Take out what was read already and not asked for."""
+        lines = self._bodies.taken() if isinstance(self._bodies, Lines) else []
+        return [self._made(line) for line in lines]
 
 
 async def publish_all(
-    url: BrokerUrl, target: tuple[str, str], bodies: AsyncIterator[bytes], check: Check, report: Report
+    url: BrokerUrl, messages: Messages, check: Callable[[bytes], bool], report: Report, source: Source
 ) -> int:
-    """Publish all *bodies* to the *target* (exchange, routing key); return the exit code."""
+    """Publish all *messages*; return the exit code."""
     publisher = Publisher(url, name="flow push", window=WINDOW)
-    push = Push(lambda body: publisher.publish(*target, body), check, report.failed)
+
+    async def publish(one: Outgoing) -> None:
+        await publisher.publish(one.exchange, one.routing_key, one.body, message_id=one.message_id)
+
+    push = Push(publish, lambda one: check(one.body), report.failed, patience=PATIENCE)
     start = time.monotonic()
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(stop_at_signal, push, group.cancel_scope)
-            if sys.stderr.isatty():
-                group.start_soon(show_progress, push)
-            await push.run(bodies)
+            group.start_soon(show, Progress(push, source))
+            await push.run(messages)
             group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             await publisher.close()
     seconds = time.monotonic() - start
     for unconfirmed in push.unconfirmed():
-        report.keep(unconfirmed.body)
-    if push.stopped and isinstance(bodies, Lines):
-        await keep_the_rest(bodies, report, whole=push.fault is not None or not bodies.endless)
-    return report.close(push, seconds)
+        report.keep(unconfirmed)
+    if push.stopped:
+        await keep_the_rest(messages, report, push.read, whole=push.fault is not None or not messages.endless)
+    return report.close(push, seconds, repeatable=not source.endless)
 
 
-async def keep_the_rest(lines: Lines, report: Report, *, whole: bool) -> None:
-    """Keep the lines that were not tried: of a pipe that may be endless only those that were read."""
-    if not whole or not report.keeps:
-        for line in lines.taken():
-            report.keep(line)
+async def keep_the_rest(messages: Messages, report: Report, read: int, *, whole: bool) -> None:
+    """Keep what was not tried: of a pipe that may be endless only what was read."""
+    if not whole:
+        for number, message in enumerate(messages.taken(), read + 1):
+            report.keep(Unconfirmed(number, message, None))
         return
-    async for line in lines:
-        report.keep(line)
+    if messages.endless:
+        say("the rest of the input is read and kept")
+    async for message in messages:
+        read += 1
+        report.keep(Unconfirmed(read, message, None))
 
 
 async def document(source: Source) -> AsyncIterator[bytes]:
@@ -153,20 +177,10 @@ async def document(source: Source) -> AsyncIterator[bytes]:
     yield await source.document()
 
 
-async def stop_at_signal(push: Push, scope: anyio.CancelScope) -> None:
+async def stop_at_signal(push: Push[Outgoing], scope: anyio.CancelScope) -> None:
     """Read no more after the first SIGINT or SIGTERM; wait for nothing after the second."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             if push.stopped:
                 scope.cancel()
             push.stop()
-
-
-async def show_progress(push: Push) -> None:
-    """Write the numbers over themselves on the terminal."""
-    try:
-        while True:
-            click.echo(f"\rpushed {push.pushed}, confirmed {push.confirmed}", nl=False, err=True)
-            await anyio.sleep(PROGRESS)
-    finally:
-        click.echo("\r\033[K", nl=False, err=True)

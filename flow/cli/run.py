@@ -1,10 +1,12 @@
 """`flow run`: consume until stopped."""
 
+import asyncio
 import importlib.util
 import logging
 import os
 import sys
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +14,7 @@ import anyio
 import click
 
 from flow.broker.url import BrokerUrl
+from flow.cli.embedded import Embedded, check_dev, dev_option
 from flow.cli.envfile import env_file
 from flow.cli.errors import fail
 from flow.cli.logs import configure
@@ -35,6 +38,7 @@ log = logging.getLogger("flow")
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @env_file()
 @amqp_url
+@dev_option
 @click.option(
     "--queue", envvar=["FLOW_QUEUE", "PROCA_QUEUE"], help="Consume this queue instead of the pipeline's own."
 )
@@ -101,6 +105,7 @@ def run(
     worker = Worker.taken_from(os.environ)
     configure(log_format, log_level, tracebacks=tracebacks, worker=None if worker is None else worker.number)
     try:
+        check_dev(options)
         if worker is None and supervised(options) and not is_trial(options):
             leave(supervise(options))
         classes = chosen(targets)
@@ -109,9 +114,11 @@ def run(
         if is_trial(options):
             leave(try_out(classes, url, options, lambda cls: made(cls, options, strict=strict)))
         workers = 1 if worker is None else worker.of
-        pipelines = [made(cls, options, workers, strict=strict) for cls in classes]
+        embedded = Embedded() if options["dev"] else None
+        wanted = classes if embedded is None else [embedded.of(cls) for cls in classes]
+        pipelines = [made(cls, options, workers, strict=strict) for cls in wanted]
         code = anyio.run(
-            serve,
+            serve if embedded is None else partial(serve_embedded, embedded),
             pipelines,
             url,
             options,
@@ -173,6 +180,20 @@ async def serve(
     if dump is not None:
         dump.tell()
     return code
+
+
+async def serve_embedded(
+    embedded: Embedded,
+    pipelines: list[Pipeline[Any, Any]],
+    _: BrokerUrl | None,
+    options: dict[str, Any],
+    worker: Worker | None,
+) -> int:
+    """Run *pipelines* on the broker *embedded* until a signal; return the exit code."""
+    async with embedded:
+        url = await embedded.start(pipelines)
+        asyncio.get_running_loop().call_soon(embedded.tell)  # it has its turn once signals are obeyed
+        return await serve(pipelines, url, options, worker)
 
 
 def opened(url: DatabaseUrl | None) -> AbstractAsyncContextManager[Database | None]:

@@ -1,5 +1,6 @@
 """`flow setup`: declare exchanges, the retry loop, the park and queues."""
 
+import os
 import sys
 from collections.abc import Collection, Sequence
 
@@ -7,10 +8,13 @@ import anyio
 import click
 
 from flow.broker.declaring import Drift
-from flow.broker.url import BrokerUrl
+from flow.broker.url import BrokerUrl, variable
+from flow.checking.setup import check_set_up
+from flow.cli.check import Report
 from flow.cli.errors import CONFIGURATION, say
 from flow.cli.options import amqp_url
 from flow.cli.table import table
+from flow.management import VARIABLE
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import QUEUE_TYPES, Binding, Queue, QueueType, Topology
 
@@ -48,24 +52,50 @@ from flow.topology import QUEUE_TYPES, Binding, Queue, QueueType, Topology
     envvar="FLOW_RETRY_DELAY",
     help="Seconds that a rejected message waits for its next attempt.",
 )
+@click.option(
+    "--no-system-queues",
+    is_flag=True,
+    help="Leave out system.email.confirm, system.email.thankyou and system.sqs, of which the first two get "
+    "messages of every organisation.",
+)
 @click.option("--dry-run", is_flag=True, help="Only print what would be declared; the broker is not asked.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Only tell where what is there differs from what would be declared; nothing is changed.",
+)
 def setup(
     url: BrokerUrl,
     organisations: Sequence[str],
     queues: Sequence[str],
     queue_type: QueueType,
     retry_delay: float,
+    no_system_queues: bool,
     dry_run: bool,
+    check: bool,
 ) -> None:
     """Declare the exchanges, the retry loop and the park, and the queues that are asked for.
 
     Doing it again changes nothing. What exists with other arguments is left as it is and reported; the exit
-    code is then 78.
+    code is then 78. So it is when --check finds a drift. FLOW_MANAGEMENT_URL, like
+    https://USER:PASSWORD@HOST:15671, names the management API of RabbitMQ, which tells what AMQP does not.
     """
-    topology = topology_for(organisations, queues, queue_type=queue_type, retry_delay=retry_delay)
+    if dry_run and check:
+        raise click.UsageError("--dry-run asks no broker, and --check compares with one: give one of them")
+    topology = topology_for(
+        organisations,
+        queues,
+        system_queues=not no_system_queues,
+        queue_type=queue_type,
+        retry_delay=retry_delay,
+    )
     if dry_run:
         table(HEAD, rows(topology, "would be declared", ()))
         return
+    if check:
+        report = Report(as_json=False)
+        anyio.run(check_set_up, url, topology, variable(os.environ, VARIABLE), report)
+        sys.exit(CONFIGURATION if report.wrong else 0)
     drifts = anyio.run(set_up, url, topology)
     table(HEAD, rows(topology, "declared", drifts))
     for drift in drifts:

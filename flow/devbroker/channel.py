@@ -3,47 +3,23 @@
 import secrets
 from collections.abc import Callable
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any
 
 from pamqp.commands import Basic, Confirm
 
-from flow.devbroker import faults, tables, wire
+from flow.devbroker import tables, wire
 from flow.devbroker.confirming import Confirms
 from flow.devbroker.deadletter import returned
 from flow.devbroker.declaring import Declarations
 from flow.devbroker.errors import ChannelRefusal, ConnectionRefusal
-from flow.devbroker.handshake import Handshake
-from flow.devbroker.message import Entry
+from flow.devbroker.faults import DUPLICATE, LOST
+from flow.devbroker.line import Line
+from flow.devbroker.message import Entry, Settling
 from flow.devbroker.publishing import Incoming, expiration, routing_keys
 from flow.devbroker.queues import Consumer, Queue
 
 Unacked = tuple[Queue, Entry, Consumer | None]
 """A delivery that is not settled; without a consumer it was the answer to a get."""
-
-
-class Line(faults.Line, Protocol):
-    """The connection of a channel."""
-
-    faults: faults.Faults
-    published: bool
-
-    @property
-    def agreed(self) -> Handshake:
-        """What the client and the broker agreed on."""
-
-    @property
-    def writable(self) -> bool:
-        """Whether it takes more deliveries at this time."""
-
-    @property
-    def wants_cancels(self) -> bool:
-        """Whether the client understands basic.cancel from the broker."""
-
-    def write(self, frames: bytes) -> None:
-        """Send *frames* with the next burst."""
-
-    def confirm_later(self, channel: "Channel") -> None:
-        """Call `channel.confirm` at the end of the burst."""
 
 
 class Channel:
@@ -103,6 +79,11 @@ class Channel:
         self._hand_over(consumer.head, b"", consumer.queue, entry, consumer, consumer.no_ack)
         if self._faults.armed:
             self._faults.strike("delivery", self._line)
+            if not consumer.no_ack and self._faults.strike(DUPLICATE, self._line):
+                again = Entry(entry.message, entry.place, entry.deadline)
+                again.returns = entry.returns + 1
+                consumer.unacked += 1
+                self._hand_over(consumer.head, b"", consumer.queue, again, consumer, no_ack=False)
 
     def dismiss(self, consumer: Consumer) -> None:
         """Tell the client that *consumer* is no more, and forget it."""
@@ -161,7 +142,7 @@ class Channel:
         method = head + wire.delivery_of.pack(tag, entry.returns > 0) + message.address + tail
         self._line.write(wire.content_frames(method, self._number, message, self._frame_max))
 
-    def _settle(self, method: Any, multiple: bool, outcome: str) -> None:
+    def _settle(self, method: Any, multiple: bool, outcome: Settling) -> None:
         """Do with deliveries what the client decided: ack, reject or requeue.
 
         Raises:
@@ -172,7 +153,7 @@ class Channel:
             raise ChannelRefusal(406, f"unknown delivery tag {tag}")
         if self._faults.armed:
             self._faults.strike("before ack", self._line)
-            if outcome == "ack" and self._faults.strike("lost ack", self._line):
+            if outcome == "ack" and self._faults.strike(LOST, self._line):
                 outcome = "requeue"
         tags = [tag]
         if multiple:
@@ -181,13 +162,16 @@ class Channel:
         if self._faults.armed:
             self._faults.strike("after ack", self._line)
 
-    def _dispose(self, settled: list[Unacked], outcome: str) -> None:
+    def _dispose(self, settled: list[Unacked], outcome: Settling) -> None:
         """Let go of, bury or put back what is *settled*, then let its consumers have more.
 
         *outcome* is ack, reject, requeue, or return: nobody asked, but the channel has ended.
         """
         back: dict[Queue, list[Entry]] = {}
+        watcher = self._vhost.watcher
         for queue, entry, consumer in settled:
+            if watcher is not None:
+                watcher(queue.name, entry.message, outcome)
             if consumer is not None:
                 consumer.unacked -= 1
             if queue.gone:

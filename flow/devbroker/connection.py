@@ -10,6 +10,7 @@ from flow.devbroker import wire
 from flow.devbroker.channel import Channel
 from flow.devbroker.errors import ChannelRefusal, ConnectionRefusal, Hangup, Malformed, Refusal, octets
 from flow.devbroker.handshake import Handshake, House
+from flow.devbroker.line import Confirming
 
 FULL = 1 << 20  # octets waiting to be sent, above which nothing more is delivered
 CLOSE_WAIT = 5.0  # seconds that a client has to agree with the end
@@ -32,10 +33,9 @@ class Connection:
         self._wake = wake
         self._drop = drop
         self._agreed = Handshake(house)
-        self._rest = b""
-        self._out: list[bytes] = []
+        self._rest, self._out = b"", list[bytes]()
         self._waiting = 0  # octets written and not sent
-        self._confirming: list[Channel] = []
+        self._confirming: list[Confirming] = []
 
     @property
     def agreed(self) -> Handshake:
@@ -72,7 +72,7 @@ class Connection:
             for channel in list(self.channels.values()):
                 channel.wake()
 
-    def confirm_later(self, channel: Channel) -> None:
+    def confirm_later(self, channel: Confirming) -> None:
         """Answer what *channel* publishes at the end of the burst."""
         self._confirming.append(channel)
 

@@ -11,6 +11,15 @@ from flow.devbroker.errors import ChannelRefusal, ConnectionRefusal, Hangup
 
 Moment = Literal["before ack", "after ack", "delivery", "publish"]
 """A frame that settles (ack, nack, reject), before or after its effect; a delivery sent; a publish routed."""
+LOST, DUPLICATE = "lost ack", "duplicate"
+IN_WORDS = {
+    "before ack": "before an ack",
+    "after ack": "after an ack",
+    "delivery": "at a delivery",
+    "publish": "at a publish",
+    LOST: "",
+    DUPLICATE: "",
+}
 MOMENTS: tuple[Moment, ...] = get_args(Moment)
 
 
@@ -82,7 +91,14 @@ class Faults:
 
     def lose_ack(self, number: int = 1) -> None:
         """Forget the *number*-th ack from now: its messages are delivered again, marked redelivered."""
-        self._arm("lost ack", number, "ack lost", None)
+        self._arm(LOST, number, "an ack lost", None)
+
+    def duplicate_delivery(self, number: int = 1) -> None:
+        """Send the *number*-th delivery from now once more, marked redelivered: a message in the queue twice.
+
+        The copy has a delivery tag of its own, and comes over the prefetch.
+        """
+        self._arm(DUPLICATE, number, "a delivery duplicated", None)
 
     def cancel_consumers(self, queue: str) -> None:
         """Cancel all consumers of *queue* now."""
@@ -155,7 +171,7 @@ class Faults:
                 self.close_channel(when, count)
             else:
                 self.lose_ack(count)
-            texts.append(f"{self._armed[-1].text} at {self._armed[-1].moment} {count}")
+            texts.append(f"{self._armed[-1].text} {IN_WORDS[self._armed[-1].moment]} {count}")
         return texts
 
     def clear(self) -> None:
@@ -182,7 +198,7 @@ class Faults:
                     due.append(fault)
         for fault in due:
             self._armed.remove(fault)
-            self.struck.append(f"{fault.text} at {moment}")
+            self.struck.append(f"{fault.text} {IN_WORDS[moment]}".strip())
         self.armed = bool(self._armed)
         for fault in due:
             if fault.make is not None and moment == "delivery":

@@ -1,6 +1,12 @@
 """A message, and its place in a queue."""
 
-from flow.devbroker.tables import short
+from typing import Literal
+
+from flow.devbroker import properties
+from flow.devbroker.tables import Table, short
+
+Settling = Literal["ack", "reject", "requeue", "return"]
+"""How a delivery was settled: what the client decided, or "return": nothing, and its channel has ended."""
 
 
 class Message:
@@ -26,6 +32,16 @@ class Message:
     def key(self) -> str:
         """The routing key that it was published with."""
         return self.address[2 + self.address[0] :].decode()
+
+    @property
+    def message_id(self) -> str | None:
+        """The AMQP message id, or None."""
+        return properties.shortstr(properties.cut(self.properties), properties.MESSAGE_ID)
+
+    @property
+    def headers(self) -> Table:
+        """The header table; empty when there is none."""
+        return properties.headers(properties.cut(self.properties))
 
 
 def address(exchange: str, key: str) -> bytes:

@@ -5,7 +5,7 @@ from flow.devbroker.errors import ConnectionRefusal, Malformed
 from flow.devbroker.tables import Table
 
 HEADERS, EXPIRATION, USER_ID = 1 << 13, 1 << 8, 1 << 4
-TIMESTAMP, PRIORITY, DELIVERY_MODE = 1 << 6, 1 << 11, 1 << 12
+TIMESTAMP, PRIORITY, DELIVERY_MODE, MESSAGE_ID = 1 << 6, 1 << 11, 1 << 12, 1 << 7
 SIZES = {TIMESTAMP: 8, PRIORITY: 1, DELIVERY_MODE: 1}
 FLAGS = tuple(1 << bit for bit in range(15, 1, -1))  # in the order in which the values stand
 UNKNOWN = 0b11

@@ -1,8 +1,9 @@
 """Queues: what is ready, who consumes it, and when it must go."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
+from itertools import chain
 from operator import attrgetter
 from typing import Protocol
 
@@ -79,6 +80,10 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._returned)
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield what is ready, in the order in which it would be delivered."""
+        return (entry.message for entry in chain(self._returned, self._ready))
 
     def publish(self, message: Message, ttl: float | None) -> bool:
         """Take *message*, for *ttl* seconds at most; return False when the queue is full and refuses it."""

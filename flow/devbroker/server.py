@@ -13,7 +13,8 @@ from flow.devbroker.accounts import Account
 from flow.devbroker.clock import Clock
 from flow.devbroker.connection import Connection
 from flow.devbroker.faults import Faults
-from flow.devbroker.vhost import VirtualHost
+from flow.devbroker.message import Message
+from flow.devbroker.vhost import VirtualHost, Watcher
 
 CHUNK = 1 << 18  # octets read at once
 STARTING = ("greeting", "handshake")
@@ -80,6 +81,14 @@ class DevBroker:
     def lengths(self, vhost: str = "/") -> dict[str, int]:
         """Return how many messages are ready, by queue."""
         return {name: len(queue) for name, queue in self._vhosts[vhost].queues.items()}
+
+    def messages(self, queue: str, vhost: str = "/") -> list[Message]:
+        """Return what is ready in *queue*, in the order in which it would be delivered; it stays there."""
+        return list(self._vhosts[vhost].queues[queue])
+
+    def watch(self, watcher: Watcher | None, vhost: str = "/") -> None:
+        """Call *watcher* with queue, message and ack, reject, requeue or return for all that is settled."""
+        self._vhosts[vhost].watcher = watcher
 
     async def __aenter__(self) -> "DevBroker":
         async with AsyncExitStack() as stack:

@@ -2,16 +2,18 @@
 
 import secrets
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flow.devbroker import deadletter, properties, tables
 from flow.devbroker.arguments import read_terms
 from flow.devbroker.clock import Alarm, Clock
-from flow.devbroker.message import Entry, Message
+from flow.devbroker.message import Entry, Message, Settling
 from flow.devbroker.queues import Queue
 from flow.devbroker.routing import PREDECLARED, Exchange
 from flow.devbroker.tables import Table
 
+Watcher = Callable[[str, Message, Settling], None]
+"""Takes a queue, a message of it, and how its delivery was settled."""
 HOLD = 180.0  # seconds until at-least-once dead-lettering tries again; a new binding makes it try at once
 
 
@@ -28,6 +30,8 @@ class VirtualHost:
         }
         self.held: list[tuple[Queue, Entry, str]] = []
         """What at-least-once dead-lettering could not place yet."""
+        self.watcher: Watcher | None = None
+        """Called before the effect of everything that settles a delivery; set by who wants to know."""
         self._dying: deque[tuple[Queue, Entry, str]] = deque()
         self._burying = False
         self._idle: dict[str, Alarm] = {}

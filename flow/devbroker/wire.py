@@ -18,7 +18,7 @@ LEAST_FRAME, LARGEST_FRAME = 4096, 131_072
 GREETING = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
-PUBLISH, ACK = 0x003C0028, 0x003C0050  # class and method, as one number
+PUBLISH, ACK, RECOVER_ASYNC = 0x003C0028, 0x003C0050, 0x003C0064  # class and method, as one number
 GET_OK = b"\x00\x3c\x00\x47"
 NO_ROUTE = b"\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE"  # basic.return with 312 and its text
 FIXED = {"octet": ">B", "short": ">H", "long": ">I", "longlong": ">Q", "timestamp": ">Q"}
@@ -63,7 +63,10 @@ def read_method(content: bytes) -> Any:
     """
     if len(content) < 4:
         raise Malformed(f"type 1, all octets = {octets(content)}: unknown_frame")
-    kind = INDEX_MAPPING.get(number_of.unpack_from(content)[0])
+    number = number_of.unpack_from(content)[0]
+    if number == RECOVER_ASYNC:  # pamqp warns of it
+        raise ConnectionRefusal(540, "Basic.RecoverAsync is not provided by the development broker")
+    kind = INDEX_MAPPING.get(number)
     if kind is None:
         raise ConnectionRefusal(503, "unknown method")
     method: Any = kind()

@@ -16,8 +16,13 @@ class Source:
     def __init__(self, descriptor: int) -> None:
         """Read from the open file *descriptor*, which stays open."""
         self._descriptor = descriptor
-        self.endless = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        found = os.fstat(descriptor)
+        self.endless = not stat.S_ISREG(found.st_mode)
         """Whether it may go on for ever: a pipe or a terminal."""
+        self.size = 0 if self.endless else found.st_size
+        """Bytes of a file; 0 when that is not known."""
+        self.consumed = 0
+        """Bytes that were read so far."""
 
     async def read(self) -> bytes:
         """Return the next bytes; empty at the end."""
@@ -27,7 +32,9 @@ class Source:
                 await anyio.wait_readable(self._descriptor)
             except PermissionError:  # nothing to wait for, such as the null device
                 self.endless = False
-        return os.read(self._descriptor, CHUNK)
+        part = os.read(self._descriptor, CHUNK)
+        self.consumed += len(part)
+        return part
 
     async def document(self) -> bytes:
         """Return everything up to the end."""

@@ -48,6 +48,7 @@ class Sweeper:
         self._processing = Processing(database)
         self._say = say
         self._said: set[str] = set()
+        self._woken = anyio.Event()
 
     async def sweep(self, *, refused_too: bool = False) -> Swept:
         """Do what there is to do now; with *refused_too* also try at once what the broker would not take.
@@ -75,7 +76,9 @@ class Sweeper:
         return Swept(settled, account, waiting, refused)
 
     async def run(self, every: float) -> None:
-        """Sweep again and again, *every* so many seconds, until cancelled; what is down is waited for.
+        """Sweep again and again until cancelled, *every* so many seconds and when woken.
+
+        What is down is waited for.
 
         Raises:
             DatabaseError: the database cannot be used, and waiting would not help.
@@ -87,7 +90,13 @@ class Sweeper:
                 first = False
             except DatabaseDown as error:
                 self._complain({"database": str(error)})
-            await anyio.sleep(every)
+            with anyio.move_on_after(every):
+                await self._woken.wait()
+            self._woken = anyio.Event()
+
+    def wake(self) -> None:
+        """Sweep now: something was put into the outbox."""
+        self._woken.set()
 
     def _complain(self, complaints: dict[str, str]) -> None:
         """Say what is new; what is over may be said again when it comes back."""

@@ -20,7 +20,9 @@ from flow.errors import (
     ConnectionLost,
     NotFound,
     PublishFailed,
+    PublishTimedOut,
     TopologyMismatch,
+    Unanswered,
 )
 
 CANARY = "s3cret-canary"
@@ -294,7 +296,7 @@ def test_ends_of_a_session(error: BaseException | None, reply: tuple[int, str] |
         ),
         (
             amqp.ChannelNotFoundEntity("NOT_FOUND - no exchange 'other' in vhost 'v'"),
-            ConnectionLost,
+            Unanswered,
             "The connection broke under a message",
         ),
         (
@@ -306,7 +308,7 @@ def test_ends_of_a_session(error: BaseException | None, reply: tuple[int, str] |
         ),
         (
             amqp.ChannelAccessRefused("ACCESS_REFUSED - access to exchange 'other' in vhost 'v' refused"),
-            ConnectionLost,
+            Unanswered,
             "The connection broke",
         ),
         (
@@ -316,7 +318,7 @@ def test_ends_of_a_session(error: BaseException | None, reply: tuple[int, str] |
         ),
         (
             amqp.ChannelPreconditionFailed("PRECONDITION_FAILED - message size 6 is larger"),
-            ConnectionLost,
+            Unanswered,
             "The connection broke",
         ),
         (
@@ -326,12 +328,12 @@ def test_ends_of_a_session(error: BaseException | None, reply: tuple[int, str] |
         ),
         (
             asyncio.CancelledError(),
-            ConnectionLost,
+            Unanswered,
             "The connection broke under a message for exchange x with the key k",
         ),
         (
             TimeoutError(),
-            PublishFailed,
+            PublishTimedOut,
             "The broker did not confirm a message for exchange x with the key k in 30 s: it may",
         ),
     ],

@@ -1,9 +1,7 @@
 """The checks by the management API, against a node that has it."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import anyio
 import msgspec
 import pytest
 
@@ -28,16 +26,6 @@ class Crm(Pipeline[Number]):
 
     def handle_message(self, message: Message[Number]) -> None:
         """Never called."""
-
-
-@pytest.fixture(scope="module")
-def managed() -> Iterator[RabbitMQNode]:
-    node = RabbitMQNode(plugins=["rabbitmq_management"])
-    try:
-        anyio.run(node.start)
-        yield node
-    finally:
-        node.discard()
 
 
 class Place:

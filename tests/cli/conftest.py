@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from subprocess import PIPE
 
 import anyio
@@ -32,8 +33,10 @@ def surroundings(url: str | None) -> dict[str, str]:
     return kept | ({"AMQP_URL": url} if url else {})
 
 
-async def run_flow(*arguments: str, url: str | None = None, stdin: bytes = b"", **more: str) -> Ended:
-    """Run `flow` to its end, with *more* environment variables."""
+async def run_flow(
+    *arguments: str, url: str | None = None, stdin: bytes = b"", folder: Path | None = None, **more: str
+) -> Ended:
+    """Run `flow` to its end, in a *folder*, with *more* environment variables."""
     with anyio.fail_after(90):
         ended = await anyio.run_process(
             [sys.executable, "-m", "flow", *arguments],
@@ -42,6 +45,7 @@ async def run_flow(*arguments: str, url: str | None = None, stdin: bytes = b"", 
             stdout=PIPE,
             stderr=PIPE,
             env=surroundings(url) | more,
+            cwd=folder,
         )
     return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 

@@ -1,19 +1,26 @@
 import os
+import re
 import signal
 import stat
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import anyio
 import pytest
 
+from flow.broker.declaring import Declarer
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
 from flow.message import Message
+from flow.plumbing.push import WINDOW, Outgoing, Unconfirmed
+from flow.plumbing.report import read, written
 from flow.plumbing.setup import set_up, topology_for
+from tests.broker.queues import until
 from tests.cli.conftest import end_of, run_flow, start_flow, surroundings, until_ready
 from tests.nodes.rabbitmq_control import RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
@@ -25,7 +32,17 @@ async def plumbing(url: BrokerUrl) -> None:
     await set_up(url, topology_for(["acme"], queue_type="classic"))
 
 
+def entries(report: Path) -> list[Outgoing]:
+    """Return what a report holds."""
+    return [read(line) for line in report.read_bytes().splitlines()]
+
+
 async def bodies_of(url: BrokerUrl, queue: str, count: int) -> list[bytes]:
+    """Take *count* messages out of *queue*, and return their bodies."""
+    return [message.raw for message in await messages_of(url, queue, count)]
+
+
+async def messages_of(url: BrokerUrl, queue: str, count: int) -> list[Message[Any]]:
     """Take *count* messages out of *queue*."""
     arrived: list[Message[Any]] = []
     bell = anyio.Event()
@@ -35,13 +52,13 @@ async def bodies_of(url: BrokerUrl, queue: str, count: int) -> list[bytes]:
         if len(arrived) >= count:
             bell.set()
 
-    session = await Session.open(url, {queue: count}, receive)
+    session = await Session.open(url, {queue: min(count, 65_535)}, receive)
     with anyio.fail_after(30):
         await bell.wait()
     for message in arrived:
         message.origin.ack(message)
     await session.close()
-    return [message.raw for message in arrived]
+    return arrived
 
 
 async def test_a_document_of_several_lines_is_one_message(
@@ -93,10 +110,10 @@ async def test_lines_that_are_no_json_are_named_by_their_number_and_kept(
     assert ended.err.splitlines() == [
         "flow: line 2: it is not valid JSON in UTF-8; --raw would push it as it is",
         "flow: line 5: it is not valid JSON in UTF-8; --raw would push it as it is",
-        f"flow: 2 lines are not known to be confirmed: they are in {kept}",
+        f"flow: 2 lines are not known to be confirmed: push them again with flow push --again {kept}",
     ]
     assert ended.out.startswith("pushed 2, confirmed 2 in ")
-    assert kept.read_bytes() == b'{"name": "Secret"\n\xff\n'
+    assert [one.body for one in entries(kept)] == [b'{"name": "Secret"', b"\xff"]
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert sorted(await bodies_of(url, "acme.crm", 2)) == [b'{"a": 1}', b'{"a": 2}']
 
@@ -121,8 +138,8 @@ async def test_many_unroutable_lines_are_told_shortly_and_given_up(amqp_url: str
     assert ended.code == 1
     assert sum(": line " in sentence for sentence in told) == 10
     assert "flow: 100 failed in a row, so that the rest was not tried" in told
-    assert f"flow: 5000 lines are not known to be confirmed: they are in {kept}" in told
-    assert sorted(kept.read_bytes().split()) == sorted(source.read_bytes().split())
+    assert any(line.startswith("flow: 5000 lines are not known to be confirmed: ") for line in told)
+    assert sorted(one.body for one in entries(kept)) == sorted(source.read_bytes().split())
 
 
 async def test_a_missing_exchange_is_a_wrong_set_up(amqp_url: str) -> None:
@@ -140,8 +157,8 @@ async def test_nothing_listening_is_one_sentence_and_keeps_all_lines(tmp_path: P
     ended = await run_flow("push", *TARGET, *arguments, url="amqp://127.0.0.1:1", stdin=b"1\n2\n3\n")
 
     assert ended.code == 1
-    assert ended.err.startswith("flow: Nothing listens at 127.0.0.1:1")
-    assert kept.read_bytes() == b"1\n2\n3\n"
+    assert "flow: Nothing listens at 127.0.0.1:1" in ended.err
+    assert sorted(one.body for one in entries(kept)) == [b"1", b"2", b"3"]
 
 
 async def test_a_file_without_unconfirmed_lines_is_not_left_behind(amqp_url: str, tmp_path: Path) -> None:
@@ -177,30 +194,111 @@ async def test_a_request_to_stop_waits_for_confirms_and_keeps_what_was_not_pushe
 
     assert ended.code == 1
     assert ended.out.startswith("pushed 3, confirmed 3 in ")
-    assert kept.read_bytes() == b"4, unfinished\n"
+    assert [one.body for one in entries(kept)] == [b"4, unfinished"]
 
 
-async def test_a_lost_broker_ends_it_and_every_line_is_confirmed_or_kept(
+async def test_closed_connections_are_survived_with_an_exact_report(
     amqp_url: str, url: BrokerUrl, rabbitmq: RabbitMQControl, tmp_path: Path
 ) -> None:
+    """What was under way is in the report, and pushed again from it keeps its ids; the rest just goes on."""
     source, kept = tmp_path / "lines", tmp_path / "kept"
-    source.write_bytes(b"".join(b"%d\n" % number for number in range(50_000)))
+    source.write_bytes(b"".join(b"%d\n" % number for number in range(20_000)))
     arguments = ("push", *TARGET, str(source), "--lines", "--unconfirmed", str(kept))
     process = await start_flow(*arguments, url=amqp_url)
 
-    await until_ready(url, "acme.crm", lambda count: count > 500)
-    await rabbitmq.close_all_connections()
+    for enough in (500, 5000):
+        await until_ready(url, "acme.crm", lambda count, enough=enough: count > enough)  # type: ignore[misc]
+        await rabbitmq.close_all_connections()
     ended = await end_of(process)
 
     assert ended.code == 1
     assert "Traceback" not in ended.err
     confirmed = int(ended.out.partition("confirmed ")[2].partition(" ")[0])
-    left = kept.read_bytes().split()
-    assert confirmed + len(left) == 50_000
-    assert f"flow: {len(left)} lines are not known to be confirmed" in ended.err
-    ready = await until_ready(url, "acme.crm", lambda count: count >= confirmed)
-    arrived = await bodies_of(url, "acme.crm", ready)
-    assert {*arrived, *left} == {b"%d" % number for number in range(50_000)}
+    left = entries(kept)
+    assert 0 < len(left) <= 2 * WINDOW
+    assert confirmed + len(left) == 20_000
+    assert f"flow: {len(left)} lines are not known to be confirmed, {len(left)} of them may have" in ended.err
+
+    again = await run_flow("push", "--again", str(kept), url=amqp_url)
+
+    assert (again.code, again.err) == (0, "")
+    ready = await until_ready(url, "acme.crm", lambda count: count >= 20_000)
+    arrived = await messages_of(url, "acme.crm", ready)
+    assert {message.raw for message in arrived} == {b"%d" % number for number in range(20_000)}
+    ids: dict[bytes, set[str | None]] = {}
+    for message in arrived:
+        ids.setdefault(message.raw, set()).add(message.message_id)
+    assert all(len(some) == 1 for some in ids.values())  # a double has the id of the first
+    assert all(ids[one.body] == {one.message_id} for one in left)
+    assert len(arrived) - 20_000 <= len(left)
+
+
+async def test_a_broker_that_does_not_come_back_ends_it_with_everything_kept(
+    node: RabbitMQNode, amqp_url: str, url: BrokerUrl, tmp_path: Path
+) -> None:
+    """A second signal does not wait for it, and says what may have arrived."""
+    source, kept = tmp_path / "lines", tmp_path / "kept"
+    source.write_bytes(b"".join(b"%d\n" % number for number in range(15_000)))
+    process = await start_flow(
+        "push", *TARGET, str(source), "--lines", "--unconfirmed", str(kept), url=amqp_url
+    )
+    await until_ready(url, "acme.crm", lambda count: count > 500)
+
+    node.kill()
+    ended = await end_of(process, signal.SIGTERM)
+    await node.start()
+
+    assert ended.code == 1
+    confirmed = int(ended.out.partition("confirmed ")[2].partition(" ")[0])
+    left = entries(kept)
+    assert confirmed + len(left) == 15_000
+    again = await run_flow("push", "--again", str(kept), url=amqp_url)
+    assert again.code == 0
+    ready = await until_ready(url, "acme.crm", lambda count: count >= 15_000)
+    arrived = await messages_of(url, "acme.crm", ready)
+    assert {message.raw for message in arrived} == {b"%d" % number for number in range(15_000)}
+
+
+async def test_without_a_name_the_report_is_a_new_file_beside_the_caller(
+    amqp_url: str, tmp_path: Path
+) -> None:
+    ended = await run_flow(
+        "push", *TARGET, "--lines", url=amqp_url, stdin=b'{"a": 1}\n{"name": "Secret"', folder=tmp_path
+    )
+
+    kept = tmp_path / ended.err.split("flow push --again ")[1].strip()
+    assert ended.code == 1
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert [one.body for one in entries(kept)] == [b'{"name": "Secret"']
+
+
+async def test_a_file_of_which_nothing_was_pushed_is_not_copied(amqp_url: str, tmp_path: Path) -> None:
+    source = tmp_path / "lines"
+    source.write_bytes(b"1\n2\n")
+
+    ended = await run_flow(
+        "push", "deliver", "other.system.action", str(source), "--lines", url=amqp_url, folder=tmp_path
+    )
+
+    assert ended.code == 1
+    assert "flow: nothing was pushed: the whole input can be pushed again" in ended.err
+    assert os.listdir(tmp_path) == ["lines"]
+
+
+async def test_a_file_that_is_no_report_is_refused_before_anything_is_pushed(
+    amqp_url: str, url: BrokerUrl, tmp_path: Path
+) -> None:
+    report = tmp_path / "report"
+    entry = written(Unconfirmed(1, Outgoing(exchange=TARGET[0], routing_key=TARGET[1], body=b"1"), None))
+    report.write_bytes(entry + b"\n" + b'{"name": "Secret"}\n')
+
+    ended = await run_flow("push", "--again", str(report), url=amqp_url)
+
+    assert ended.code == 78
+    assert f"line 2 of {report}: it is not of a report of flow push" in ended.err
+    assert "Secret" not in ended.err
+    async with Declarer(url) as declarer:
+        assert (await declarer.look("acme.crm")).ready == 0
 
 
 async def test_lines_are_pushed_as_they_come(amqp_url: str, url: BrokerUrl) -> None:
@@ -216,23 +314,58 @@ async def test_lines_are_pushed_as_they_come(amqp_url: str, url: BrokerUrl) -> N
     assert (await end_of(process)).code == 0
 
 
-async def test_progress_is_shown_on_a_terminal_only(amqp_url: str) -> None:
+@pytest.mark.parametrize("rich", [True, False])
+async def test_progress_and_rate_are_shown_on_a_terminal(amqp_url: str, tmp_path: Path, rich: bool) -> None:
     terminal, end = os.openpty()
-    command = [sys.executable, "-m", "flow", "push", *TARGET, "--lines"]
-    lines = b"1\n" * 500
+    source = tmp_path / "lines"
+    source.write_bytes(b"1\n" * 3000)
+    hide = "" if rich else "import sys; sys.modules['rich'] = None; "
+    code = f"{hide}from flow.cli import main; main()"
+    command = [sys.executable, "-c", code, "push", *TARGET, str(source), "--lines"]
+    shown = b""
+
+    async def look() -> None:
+        nonlocal shown
+        while True:
+            await anyio.wait_readable(terminal)
+            shown += os.read(terminal, 65_536)
 
     try:
         with anyio.fail_after(60):
-            await anyio.run_process(command, input=lines, stderr=end, env=surroundings(amqp_url))
-        shown = os.read(terminal, 65_536)
+            async with anyio.create_task_group() as group:
+                group.start_soon(look)
+                await anyio.run_process(command, stderr=end, env=surroundings(amqp_url))
+                await until(lambda: b"\x1b[2K" in shown or b"\r\x1b[K" in shown)
+                group.cancel_scope.cancel()
     finally:
         os.close(terminal)
         os.close(end)
-    piped = await run_flow("push", *TARGET, "--lines", url=amqp_url, stdin=lines)
 
-    assert b"\rpushed " in shown
-    assert shown.endswith(b"\r\x1b[K")  # the line is cleared at the end
-    assert piped.err == ""
+    assert re.search(rb"pushed [\d,]+, confirmed [\d,]+, [\d,]+/s", shown)
+    assert ("━".encode() in shown) is rich
+
+
+async def test_elsewhere_progress_is_a_line_at_intervals(
+    amqp_url: str, url: BrokerUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry = "import flow.cli.progress as it; it.INTERVAL = 0.05; from flow.cli import main; main()"
+    command = [sys.executable, "-c", hurry, "push", *TARGET, "--lines"]
+    process = await anyio.open_process(
+        command, stdin=PIPE, stderr=PIPE, stdout=PIPE, env=surroundings(amqp_url)
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+
+    await process.stdin.send(b"1\n" * 10)
+    told = ""
+    with anyio.fail_after(30):
+        while "confirmed 10, " not in told:
+            told += (await process.stderr.receive()).decode()
+    await process.stdin.aclose()
+    await process.wait()
+    await process.aclose()
+
+    assert re.search(r"^flow: pushed 10, confirmed 10, [\d,]+/s$", told, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +373,11 @@ async def test_progress_is_shown_on_a_terminal_only(amqp_url: str) -> None:
     [
         (("deliver",), "Missing argument 'ROUTING_KEY'"),
         ((*TARGET, "missing.json"), "'missing.json': No such file or directory"),
-        ((*TARGET, "--unconfirmed", "kept"), "--unconfirmed needs --lines: it holds lines"),
+        ((), "Missing argument 'EXCHANGE'"),
+        (
+            (*TARGET, "--again", __file__),
+            "--again goes alone: its file tells exchange, routing key and bodies",
+        ),
     ],
 )
 async def test_wrong_usage_exits_with_2(amqp_url: str, arguments: tuple[str, ...], sentence: str) -> None:

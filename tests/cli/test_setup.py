@@ -12,21 +12,29 @@ from tests.nodes.rabbitmq_control import RabbitMQControl
 pytestmark = pytest.mark.anyio
 
 TABLE = """\
-KIND      NAME                         AS            STATE
-exchange  system.park                  fanout        declared
-exchange  confirm                      topic         declared
-exchange  deliver                      topic         declared
-exchange  system.fail                  topic         declared
-exchange  system.retry                 topic         declared
-queue     system.dead                  quorum        declared
-queue     system.retry                 quorum, 30 s  declared
-queue     acme.crm                     quorum        declared
-queue     my.queue                     quorum        declared
-binding   system.park -> system.dead   everything    declared
-binding   system.fail -> system.retry  #             declared
-binding   system.retry -> acme.crm     acme.crm      declared
-binding   deliver -> acme.crm          acme.*.*      declared
-binding   system.retry -> my.queue     my.queue      declared
+KIND      NAME                                   AS                     STATE
+exchange  system.park                            fanout                 declared
+exchange  confirm                                topic                  declared
+exchange  deliver                                topic                  declared
+exchange  system.fail                            topic                  declared
+exchange  system.retry                           topic                  declared
+queue     system.dead                            quorum                 declared
+queue     system.retry                           quorum, 30 s           declared
+queue     system.email.confirm                   quorum                 declared
+queue     system.email.thankyou                  quorum                 declared
+queue     system.sqs                             quorum                 declared
+queue     acme.crm                               quorum                 declared
+queue     my.queue                               quorum                 declared
+binding   system.park -> system.dead             everything             declared
+binding   system.fail -> system.retry            #                      declared
+binding   system.retry -> system.email.confirm   system.email.confirm   declared
+binding   confirm -> system.email.confirm        *.system.supporter     declared
+binding   system.retry -> system.email.thankyou  system.email.thankyou  declared
+binding   deliver -> system.email.thankyou       *.system.*             declared
+binding   system.retry -> system.sqs             system.sqs             declared
+binding   system.retry -> acme.crm               acme.crm               declared
+binding   deliver -> acme.crm                    acme.*.*               declared
+binding   system.retry -> my.queue               my.queue               declared
 """
 
 
@@ -53,8 +61,9 @@ async def test_what_exists_with_other_arguments_is_reported_and_left_alone(amqp_
         "flow: The queue system.retry exists with x-message-ttl = 30000 where 5000 is wanted"
     )
     assert len(ended.err.splitlines()) == 1
-    assert "queue     system.retry                 classic, 5 s  differs, left as it is" in ended.out
-    assert "binding   system.fail -> system.retry  #             not made" in ended.out
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert "queue system.retry classic, 5 s differs, left as it is" in lines
+    assert "binding system.fail -> system.retry # not made" in lines
 
 
 @pytest.mark.broker
@@ -65,6 +74,54 @@ async def test_a_dry_run_prints_the_same_and_declares_nothing(amqp_url: str, url
     async with Declarer(url) as declarer:
         with pytest.raises(NotFound):
             await declarer.look("system.dead")
+
+
+@pytest.mark.broker
+async def test_the_queues_of_flows_own_pipelines_can_be_left_out(amqp_url: str, url: BrokerUrl) -> None:
+    ended = await run_flow("setup", "--no-system-queues", url=amqp_url)
+
+    assert ended.code == 0
+    async with Declarer(url) as declarer:
+        with pytest.raises(NotFound):
+            await declarer.look("system.email.thankyou")
+
+
+@pytest.mark.broker
+async def test_a_check_without_the_management_api_says_what_it_cannot_see_and_changes_nothing(
+    amqp_url: str, url: BrokerUrl, rabbitmq: RabbitMQControl
+) -> None:
+    empty = await run_flow("setup", "--org", "acme", "--check", url=amqp_url)
+    nothing = await rabbitmq.queue_lengths(url.vhost)
+    await run_flow("setup", "--org", "acme", url=amqp_url)
+    async with Declarer(url) as declarer:
+        await declarer.delete_queue("system.sqs")
+    whole = await run_flow("setup", "--org", "acme", "--no-system-queues", "--check", url=amqp_url)
+    drifted = await run_flow("setup", "--org", "acme", "--check", url=amqp_url)
+
+    assert (empty.code, whole.code, drifted.code) == (78, 0, 78)
+    assert nothing == {}
+    assert empty.out.count("is missing: run `flow setup`") == 5 + 6
+    wrong = [line for line in drifted.out.splitlines() if line.startswith("wrong")]
+    assert wrong == ["wrong        the queue system.sqs is missing: run `flow setup`"]
+    needs = ": needs the management API (FLOW_MANAGEMENT_URL)"
+    assert [line for line in whole.out.splitlines() if not line.startswith("ok")] == [
+        f"not checked  {what}{needs}"
+        for what in (
+            "type and arguments of the exchange system.park",
+            "type and arguments of the exchange confirm",
+            "type and arguments of the exchange deliver",
+            "type, alternate exchange and arguments of the exchange system.fail",
+            "type, alternate exchange and arguments of the exchange system.retry",
+            "type, arguments and policies of the queue system.dead",
+            "type, arguments and policies of the queue system.retry",
+            "type, arguments and policies of the queue acme.crm",
+            "whether there is the binding system.park -> system.dead",
+            "whether there is the binding system.fail -> system.retry with the key #",
+            "whether there is the binding system.retry -> acme.crm with the key acme.crm",
+            "whether there is the binding deliver -> acme.crm with the key acme.*.*",
+            "whether other bindings take messages where they do not belong",
+        )
+    ]
 
 
 @pytest.mark.broker
@@ -141,6 +198,14 @@ async def test_nothing_listening_is_one_sentence_and_exit_code_1() -> None:
         (["setup", "--queue", "system.dead"], 78, "flow: the queue name 'system.dead' is taken"),
         (["setup", "--retry-delay", "0"], 78, "flow: retry_delay must be a number of seconds above 0"),
         (["setup", "--amqp-url", "http://x"], 78, "flow: The broker URL must begin with amqp:// or amqps://"),
+        (["setup", "--check", "--dry-run"], 2, "give one of them"),
+        (["setup", "--queue", "org.7.fail"], 78, "flow: the queue name 'org.7.fail' belongs to the campaign"),
+        (["org", "add", "acme"], 2, "say which: --crm, --confirm, --moderate, --sqs"),
+        (["org", "add", "a.b", "--crm"], 78, "flow: the organisation name 'a.b' must not contain a dot"),
+        (["org", "drop", "#", "--crm"], 78, "flow: the organisation name '#' must not contain #"),
+        (["org", "off", "systemic", "--sqs"], 78, "must not begin with system, which is reserved"),
+        (["org", "list", "a b"], 78, "flow: the organisation name 'a b' must not contain white space"),
+        (["org", "list"], 78, "flow: AMQP shows no list of queues: name the organisations, or set"),
         (["setup", "--queue-type", "stream"], 2, "Error: Invalid value for '--queue-type'"),
         (["setup", "--quorum"], 2, "Error: No such option '--quorum'"),
         (["set-up"], 2, "Error: No such command 'set-up'"),

@@ -77,6 +77,7 @@ class Client:
                 vhost=changes.get("vhost", unquote(parts.path[1:]) or "/"),
                 tune=changes.get("tune", {}),
                 capabilities=changes.get("capabilities", CAPABILITIES),
+                mechanism=changes.get("mechanism", "PLAIN"),
             )
             await client.open(1)
         except BaseException:
@@ -85,14 +86,21 @@ class Client:
         return client
 
     async def shake_hands(
-        self, *, user: str, password: str, vhost: str, tune: dict[str, int], capabilities: dict[str, Any]
+        self,
+        *,
+        user: str,
+        password: str,
+        vhost: str,
+        tune: dict[str, int],
+        capabilities: dict[str, Any],
+        mechanism: str,
     ) -> None:
         await self.stream.send(ProtocolHeader(0, 9, 1).marshal())
         await self.receive(0)
         await self.send(
             Connection.StartOk(
                 client_properties={"capabilities": capabilities, "product": "test"},
-                mechanism="PLAIN",
+                mechanism=mechanism,
                 response=f"\0{user}\0{password}",
                 locale="en_US",
             ),

@@ -5,9 +5,9 @@ from typing import Any
 
 import anyio
 import pytest
-from pamqp.commands import Basic, Connection
+from pamqp.commands import Basic, Channel, Connection
 
-from flow.devbroker.faults import Moment
+from flow.devbroker.faults import IN_WORDS, Moment
 from flow.devbroker.server import DevBroker
 from tests.devbroker.client import Client, Closed
 
@@ -49,7 +49,7 @@ async def test_a_connection_drops_before_or_after_an_ack(
 
     assert ended.value.code == 0
     assert dev.lengths() == {"q": left}
-    assert dev.faults.struck == [f"connection dropped at {when}"]
+    assert dev.faults.struck == [f"connection dropped {IN_WORDS[when]}"]
 
 
 async def test_a_connection_closes_with_a_code(dev: DevBroker, client: Client) -> None:
@@ -102,6 +102,48 @@ async def test_a_lost_ack_brings_the_message_again(dev: DevBroker, client: Clien
     again = await client.receive()
     assert {getattr(content, "body", None) for content in first} == {b"1", None}
     assert (again.body, again.method.redelivered, again.method.delivery_tag) == (b"1", True, 2)
+
+
+async def test_a_delivery_is_duplicated_and_marked_redelivered(dev: DevBroker, client: Client) -> None:
+    dev.faults.duplicate_delivery(2)
+    for body in (b"1", b"2", b"3"):
+        await client.confirmed(body, "q")
+
+    async with await Client.connect(dev.url()) as consumer:
+        await consumer.call(Basic.Qos(prefetch_count=1))
+        await consumer.consume("q")
+        found = [await consumer.receive()]
+        await consumer.send(Basic.Ack(1))
+        found += [await consumer.receive() for _ in range(2)]
+        await consumer.send(Basic.Ack(3, multiple=True))
+        found.append(await consumer.receive())
+        await consumer.send(Basic.Ack(4))
+        await client.reach("q", 0)
+
+    seen = [(one.body, one.method.redelivered, one.method.delivery_tag) for one in found]
+    assert seen == [(b"1", False, 1), (b"2", False, 2), (b"2", True, 3), (b"3", False, 4)]
+    assert dev.faults.struck == ["a delivery duplicated"]
+    assert dev.lengths() == {"q": 0}
+
+
+async def test_a_watcher_is_told_what_is_settled_and_a_queue_shows_what_it_holds(
+    dev: DevBroker, client: Client
+) -> None:
+    told: list[tuple[str, bytes, str]] = []
+    dev.watch(lambda queue, message, how: told.append((queue, message.body, how)))
+    for body in (b"1", b"2", b"3", b"4"):
+        await client.confirmed(body, "q")
+
+    async with await Client.connect(dev.url()) as other:
+        for _ in range(4):
+            await other.get("q", no_ack=False)
+        await other.send(Basic.Ack(1), Basic.Reject(2, False), Basic.Nack(3, requeue=True))
+        await other.call(Channel.Flow(True))
+    await client.reach("q", 2)
+
+    assert told == [("q", b"1", "ack"), ("q", b"2", "reject"), ("q", b"3", "requeue"), ("q", b"4", "return")]
+    assert [message.body for message in dev.messages("q")] == [b"3", b"4"]
+    assert [message.key for message in dev.messages("q")] == ["q", "q"]
 
 
 async def test_consumers_are_cancelled(dev: DevBroker, client: Client) -> None:

@@ -121,3 +121,22 @@ async def test_what_is_not_provided_is_said_so(devbroker: DevBroker, method: obj
 
     assert refused.value.code == 540
     assert "not provided by the development broker" in refused.value.text
+
+
+@pytest.mark.parametrize("mechanism", ["AMQPLAIN", "EXTERNAL"])
+async def test_another_way_to_log_in_is_not_provided(devbroker: DevBroker, mechanism: str) -> None:
+    with pytest.raises(Closed) as refused:
+        await Client.connect(devbroker.url(), mechanism=mechanism)
+
+    assert refused.value.code == 540
+    assert f"mechanism {mechanism} is not provided, only PLAIN" in refused.value.text
+
+
+async def test_the_old_recover_is_not_provided_either(devbroker: DevBroker) -> None:
+    async with await Client.connect(devbroker.url()) as client:
+        await client.stream.send(b"\x01\x00\x01\x00\x00\x00\x05\x00\x3c\x00\x64\x01\xce")
+        with pytest.raises(Closed) as refused:
+            await client.receive()
+
+    assert refused.value.code == 540
+    assert "Basic.RecoverAsync is not provided by the development broker" in refused.value.text

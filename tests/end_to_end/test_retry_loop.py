@@ -1,5 +1,6 @@
 """The retry loop on a real broker: attempts are counted through many loops, on both kinds of queues."""
 
+import itertools
 from typing import Any
 
 import anyio
@@ -11,11 +12,13 @@ from flow.broker.url import BrokerUrl
 from flow.message import Message
 from flow.outcome import Retry
 from flow.pipeline import Pipeline
+from flow.plumbing import Plumbing
 from flow.plumbing.dead import Selection, visit
 from flow.plumbing.setup import set_up, topology_for
 from flow.retries import Retries
 from flow.runner import Runner, RunOptions
-from tests.broker.queues import until
+from tests.broker.queues import eventually, until
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
@@ -108,6 +111,49 @@ async def test_deaths_in_other_queues_are_no_attempts_of_this_one(url: BrokerUrl
     assert looking.attempts == [(3, 1), (3, 2)]
     assert all(isinstance(one, list) for one in entries)
     await publisher.close()
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+async def test_ten_times_over_it_comes_back_to_its_own_queue_and_to_no_other(
+    url: BrokerUrl, kind: Any, rabbitmq: RabbitMQControl
+) -> None:
+    """The attempts of two messages are right while they go round side by side; no other queue gets any."""
+    parts = ["crm", "confirm", "moderate", "sqs"]
+    delay = 0.2
+    async with Plumbing(url, queue_type=kind, retry_delay=delay) as plumbing:
+        await plumbing.set_up_global_queues()
+        await plumbing.set_up_organisations({"acme": parts, "other": parts})
+        await plumbing.set_up_queues(["acme.crm.copy", "acme"])
+        await plumbing.turn_off("acme", "sqs")
+        await plumbing.push("deliver", "acme.custom.action", {"n": 1})
+        await plumbing.push("deliver", "acme.custom.action", {"n": 2})
+
+    class Ten(Stubborn):
+        retries = Retries(attempts=11)
+        retry_delay = delay
+
+    pipeline = Ten()
+    runner = Runner(pipeline, url, RunOptions(shutdown_timeout=10.0))
+    seen: set[str] = set()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(runner.run)
+        while runner.account.parked < 2:
+            lengths = await rabbitmq.queue_lengths(url.vhost)
+            seen |= {name for name, length in lengths.items() if length.ready + length.unacknowledged}
+        runner.stop()
+
+    assert sorted(pipeline.attempts) == [(n, attempt) for n in (1, 2) for attempt in range(1, 12)]
+    assert seen <= {"acme.crm", "system.retry", "system.dead"}
+    assert (runner.account.retrying, runner.account.parked) == (20, 2)
+    of_the_first = [at for (n, _), at in zip(pipeline.attempts, pipeline.times, strict=True) if n == 1]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(of_the_first)]
+    assert min(gaps) >= delay
+
+    async def parked_alone() -> bool:
+        lengths = await rabbitmq.queue_lengths(url.vhost)
+        return {name: length.ready for name, length in lengths.items() if length.ready} == {"system.dead": 2}
+
+    await eventually(parked_alone)  # nobody reads the other queues: what had come there would still be there
 
 
 @pytest.mark.parametrize("after", [0.05, 1.0])

@@ -1,5 +1,7 @@
 """Certificates for the names that these tests call."""
 
+import socket
+
 import pytest
 import trustme
 
@@ -16,3 +18,12 @@ def hooks_certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     issued.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
     issued.private_key_pem.write_to_path(folder / "key.pem")
     return Certificate(folder / "authority.pem", folder / "certificate.pem", folder / "key.pem")
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

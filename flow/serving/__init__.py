@@ -1,0 +1,1 @@
+"""`flow serve`: the links by which supporters and moderators accept or reject."""

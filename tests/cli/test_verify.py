@@ -1,0 +1,129 @@
+"""`flow verify` as users start it: right pipelines pass, planted bugs are caught, seeds show them again."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import run_flow
+
+pytestmark = pytest.mark.anyio
+
+PLANTED = "tests.verify.planted"
+SETTLED = "all right: every message was settled"
+ARRIVED = f"{SETTLED}, and whatever is called delivered had reached the target before"
+
+
+@pytest.mark.parametrize("target", ["pipelines.crm", "pipelines.webhook", f"{PLANTED}:Right"])
+async def test_a_right_pipeline_passes_under_every_seed(target: str) -> None:
+    ended = await run_flow("verify", target, "--schedules", "3")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith(f"{ARRIVED}\n")
+    assert len(re.findall(r"^seed \d: 41 messages: 40 delivered, 1 parked$", ended.out, re.MULTILINE)) == 3
+    assert ended.out.count("faults of the broker") == 3
+    assert "faults of the broker: none struck" not in ended.out
+    assert "answered 500" in ended.out
+
+
+EARLY = "acknowledged before the call about them was answered"
+NEVER = "called delivered, but no call about them reached the target"
+FAILED = "called delivered, though the last call about them before that had failed"
+NOTHING = "called delivered, but nothing called the address in TARGET_URL"
+
+
+@pytest.mark.parametrize(
+    ("bug", "sentence", "seed"),
+    [
+        ("EarlyBatch", EARLY, 1),
+        ("EarlyMessage", EARLY, 42),
+        ("Swallowing", FAILED, 1),
+        ("Swallowing", FAILED, 42),
+        ("Half", NEVER, 1),
+        ("Half", NEVER, 42),
+        ("Forgetting", NOTHING, 7),
+    ],
+)
+async def test_a_planted_bug_is_caught_and_its_seed_shows_it_again(
+    bug: str, sentence: str, seed: int
+) -> None:
+    ended = await run_flow("verify", f"{PLANTED}:{bug}", "--schedules", "2", "--seed", str(seed))
+    again = re.search(r"^see it again: flow (.+)$", ended.out, re.MULTILINE)
+    assert again is not None
+    shown = await run_flow(*again[1].split())
+
+    assert (ended.code, ended.err) == (1, "")
+    assert sentence in ended.out
+    assert f"wrong under seed {seed}, {seed + 1}\n" in ended.out
+    assert again[1] == f"verify {PLANTED}:{bug} --seed {seed} --schedules 1"
+    assert shown.code == 1
+    assert sentence in shown.out
+    assert f"wrong under seed {seed}\n" in shown.out
+
+
+async def test_where_nothing_is_delivered_nothing_is_verified() -> None:
+    ended = await run_flow("verify", f"{PLANTED}:Refusing", "--schedules", "1", "--messages", "5")
+
+    assert ended.code == 1
+    assert "seed 1: 6 messages: 6 parked\n" in ended.out
+    assert "wrong: nothing was delivered, so nothing was verified: no good\n" in ended.out
+
+
+async def test_what_never_ends_is_ended_and_is_wrong() -> None:
+    ended = await run_flow("verify", f"{PLANTED}:Down", "--messages", "5")
+
+    assert ended.code == 1
+    why = "not settled when time was up: the pipeline waited for a target that it took for unavailable"
+    assert f"WRONG: 6 {why}" in ended.out
+    assert "seed 2" not in ended.out  # the other schedules would end in the same way
+
+
+async def test_what_cannot_be_seen_is_said() -> None:
+    ended = await run_flow("verify", f"{PLANTED}:Blind", "--schedules", "1")
+
+    assert ended.code == 0
+    why = "because no setting of the pipeline is the http URL of its target"
+    assert f"not checked: what reached the target, {why}\n" in ended.out
+    assert ended.out.endswith(f"{SETTLED}\n")
+
+
+async def test_own_bodies_and_own_answers(tmp_path: Path) -> None:
+    file = tmp_path / "bodies.jsonl"
+    file.write_text("".join(json.dumps({"number": f"number-{count}"}) + "\n" for count in range(12)))
+    named = ["--bodies", str(file), "--answer", f"{PLANTED}:accepted", "--schedules", "1"]
+
+    ended = await run_flow("verify", f"{PLANTED}:OwnType", *named)
+    few = await run_flow("verify", f"{PLANTED}:OwnType", *named, "--messages", "3")
+    unread = await run_flow("verify", f"{PLANTED}:OwnType", *named[:2], "--schedules", "1", "--messages", "2")
+
+    assert ended.out.endswith(f"{ARRIVED}\n")
+    assert "seed 1: 12 messages: 12 delivered\n" in ended.out
+    assert "seed 1: 3 messages: 3 delivered\n" in few.out
+    assert unread.code == 1  # the usual answer is not what this pipeline reads
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (
+            [f"{PLANTED}:OwnType"],
+            78,
+            "flow makes no examples: give some with --bodies",
+        ),
+        (
+            [f"{PLANTED}:Right", "--target-setting", "TARGET_ULR"],
+            78,
+            "got TARGET_ULR; did you mean TARGET_URL",
+        ),
+        ([f"{PLANTED}:Right", "--answer", "json:nothing"], 78, "--answer must be MODULE:FUNCTION"),
+        ([f"{PLANTED}:Wrong"], 2, "tests.verify.planted has no Wrong"),
+    ],
+)
+async def test_what_is_wrong_before_the_start_is_a_sentence(
+    arguments: list[str], code: int, sentence: str
+) -> None:
+    ended = await run_flow("verify", *arguments)
+
+    assert ended.code == code
+    assert sentence in ended.err

@@ -1,0 +1,268 @@
+"""What the links answer, over a real port: to people, to their mail scanners, to programs, to guessers."""
+
+import time
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from flow.links import Links, Tokens
+from tests.serving.desk import ACME, OTHER, REF, SECRET, MemoryDesk, serving
+
+pytestmark = pytest.mark.anyio
+SUPPORTER = f"/link/s/7/accept/{REF}"
+
+
+class Page(HTMLParser):
+    """What is on a page, as far as a person notices it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.language = ""
+        self.tags: list[str] = []
+        self.texts: dict[str, str] = {}
+        self.form: dict[str, str | None] | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "html":
+            self.language = dict(attrs)["lang"] or ""
+        if tag == "form":
+            self.form = dict(attrs)
+
+    def handle_data(self, data: str) -> None:
+        if not self.tags:
+            return
+        self.texts[self.tags[-1]] = self.texts.get(self.tags[-1], "") + data.strip()
+
+
+async def test_a_link_shows_a_page_with_a_button_and_decides_nothing() -> None:
+    """Mail scanners follow links."""
+    async with serving() as browser:
+        answer = await browser.get(SUPPORTER)
+        head = await browser._ask("HEAD", SUPPORTER, {})
+
+    page = Page(answer.text)
+    assert (answer.status_code, head.status_code) == (200, 200)
+    assert browser.desk.calls == []
+    assert page.form == {"method": "post"}
+    assert page.texts["button"] == "Ja, das war ich"
+    assert page.texts["h1"] == "Bitte bestätigen"
+    assert page.texts["p"] == 'Haben Sie bei „Save <b>"bees"</b>“ mitgemacht? Ein Klick bestätigt es.'
+
+
+async def test_the_button_confirms_and_may_be_pressed_again() -> None:
+    async with serving() as browser:
+        answers = [await browser.post(SUPPORTER) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert Page(answers[1].text).texts["h1"] == "Vielen Dank"
+    assert browser.desk.statuses["supporter"] == "accepted"
+
+
+async def test_what_was_decided_the_other_way_stays() -> None:
+    async with serving() as browser:
+        await browser.post(SUPPORTER)
+        answer = await browser.post(f"/link/s/7/reject/{REF}")
+
+    assert answer.status_code == 409
+    assert Page(answer.text).texts["h1"] == "Darüber ist schon entschieden"
+    assert browser.desk.statuses["supporter"] == "accepted"
+
+
+@pytest.mark.parametrize(("query", "doi"), [("?doi=1", True), ("?doi=0", False), ("", False)])
+async def test_a_double_opt_in_is_noted_when_the_link_says_so(query: str, doi: bool) -> None:
+    async with serving() as browser:
+        await browser.post(SUPPORTER + query)
+
+    assert browser.desk.calls == [("supporter", 7, "accept", doi)]
+
+
+WRONG = [
+    f"/link/s/8/accept/{REF}",
+    "/link/s/7/accept/guessed",
+    f"/link/s/7/accept/{REF}x",
+    f"/link/s/7/destroy/{REF}",
+    f"/link/s/07x/accept/{REF}",
+    f"/link/s/-7/accept/{REF}",
+    f"/link/s/{10**30}/accept/{REF}",
+    "/link/a/7/accept/guessed",
+    "/link/a/7/accept",
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("url", WRONG)
+async def test_a_wrong_reference_is_not_found_and_decides_nothing(url: str, method: str) -> None:
+    async with serving() as browser:
+        answer = await browser._ask(method, url, {"accept-language": "xx, fr;q=0.5"})
+
+    assert answer.status_code == 404
+    assert Page(answer.text).language == "fr"
+    assert browser.desk.calls == []
+
+
+async def test_an_action_without_a_supporter_has_no_reference_not_even_an_empty_one() -> None:
+    desk = MemoryDesk()
+    desk.found = type(desk.found)(
+        action_id=7, contact_ref=None, organisation="acme", locale="en", campaign="x"
+    )
+    async with serving(desk) as browser:
+        answers = [await browser.post(f"/link/s/7/accept/{reference}") for reference in ("", "None", "%20")]
+
+    assert {answer.status_code for answer in answers} == {404}
+    assert desk.calls == []
+
+
+async def test_right_and_wrong_answers_take_the_same_time() -> None:
+    took = {}
+    async with serving(pace=0.3) as browser:
+        for url in (SUPPORTER, "/link/s/7/accept/guessed", f"/link/s/8/accept/{REF}"):
+            started = time.monotonic()
+            await browser.get(url)
+            took[url] = time.monotonic() - started
+
+    assert min(took.values()) >= 0.3
+
+
+async def test_an_address_that_asks_too_often_waits_and_others_do_not() -> None:
+    async with serving(requests=3, proxies=("127.0.0.1",)) as browser:
+
+        async def ask(address: str) -> Any:
+            return await browser.get("/link/s/7/accept/guessed", x_forwarded_for=address)
+
+        statuses = [(await ask("192.0.2.1")).status_code for _ in range(5)]
+        other = await ask("192.0.2.2")
+        networks = [(await ask(f"2001:db8::{n}")).status_code for n in range(4)]
+        refused = await ask("192.0.2.1")
+
+    assert statuses == [404, 404, 404, 429, 429]
+    assert other.status_code == 404
+    assert networks == [404, 404, 404, 429]
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+
+
+async def test_without_a_trusted_proxy_nobody_names_an_address_of_their_own() -> None:
+    async with serving(requests=3) as browser:
+        statuses = [
+            (await browser.get(SUPPORTER, x_forwarded_for=f"192.0.2.{n}")).status_code for n in range(4)
+        ]
+
+    assert statuses == [200, 200, 200, 429]
+
+
+async def test_moderators_decide_by_signed_links() -> None:
+    async with serving() as browser:
+        link = browser.links.moderator(7, "accept")
+        page = await browser.get(link)
+        answer = await browser.post(link)
+        other = await browser.post(link.replace("/7/", "/8/"))
+
+    assert Page(page.text).texts["h1"] == "Diese Aktion annehmen?"
+    assert (answer.status_code, other.status_code) == (200, 404)
+    assert browser.desk.calls == [("action", 7, "accept")]
+
+
+async def test_an_old_moderators_link_has_expired() -> None:
+    async with serving(moderation=Tokens(SECRET, valid=-1)) as browser:
+        answer = await browser.post(browser.links.moderator(7, "accept"))
+        forged = await browser.post(Links(browser.base, "x" * 32).moderator(7, "accept"))
+
+    assert (answer.status_code, forged.status_code) == (410, 404)
+    assert browser.desk.calls == []
+
+
+async def test_programs_act_by_a_get_with_their_token() -> None:
+    async with serving() as browser:
+        answer = await browser.act(SUPPORTER + "?doi=1")
+        again = await browser.act(SUPPORTER)
+        moderated = await browser.act("/link/a/7/reject")
+
+    assert answer.json() == {"actionId": 7, "supporter": "accepted", "action": "new", "agreed": True}
+    assert again.status_code == 200
+    assert moderated.json()["action"] == "rejected"
+    assert browser.desk.calls == [
+        ("supporter", 7, "accept", True),
+        ("supporter", 7, "accept", False),
+        ("action", 7, "reject"),
+    ]
+
+
+async def test_a_get_without_both_token_and_json_only_shows_the_page() -> None:
+    async with serving() as browser:
+        for headers in ({"accept": "application/json"}, {"authorization": f"Bearer {ACME}"}):
+            answer = await browser.get(SUPPORTER, **headers)
+            assert answer.headers["content-type"].startswith("text/html")
+
+    assert browser.desk.calls == []
+
+
+@pytest.mark.parametrize(
+    ("token", "status"), [("x" * 34, 401), ("x", 401), (OTHER, 404), (ACME[:-1], 401), ("ł" * 33, 401)]
+)
+async def test_a_token_counts_for_its_organisation_only(token: str, status: int) -> None:
+    async with serving() as browser:
+        header = f"Bearer {token}".encode()
+        answers = [
+            await browser._client.get(
+                browser.base + url, headers=[(b"authorization", header), (b"accept", b"application/json")]
+            )
+            for url in (SUPPORTER, "/link/a/7/accept")
+        ]
+
+    assert [answer.status_code for answer in answers] == [status, status]
+    assert browser.desk.calls == []
+
+
+REDIRECTS = [
+    ("https://acme.example.org/thanks?a=b", True),
+    ("https://ACME.example.org/", True),
+    ("http://acme.example.org/", False),
+    ("https://acme.example.org.evil.example/", False),
+    ("https://acme.example.org@evil.example/", False),
+    ("https://user@acme.example.org/", False),
+    ("https://acme.example.org:8443/", False),
+    ("//acme.example.org/", False),
+    ("https:/\\evil.example/", False),
+    ("https://evil.example\\@acme.example.org/", False),
+    ("javascript:alert(1)", False),
+    ("https://[", False),
+]
+
+
+@pytest.mark.parametrize(("target", "allowed"), REDIRECTS)
+async def test_people_are_sent_on_to_listed_hosts_only_and_confirmed_in_any_case(
+    target: str, allowed: bool
+) -> None:
+    async with serving(redirect_hosts=frozenset({"acme.example.org"})) as browser:
+        answer = await browser.post(browser.links.supporter(7, "accept", REF, redirect=target))
+
+    assert answer.headers.get("location") == (target if allowed else None)
+    assert answer.status_code == (303 if allowed else 200)
+    assert browser.desk.statuses["supporter"] == "accepted"
+
+
+async def test_pages_load_nothing_run_nothing_and_are_kept_nowhere() -> None:
+    async with serving(redirect_hosts=frozenset({"acme.example.org"})) as browser:
+        answers = [await browser.get(SUPPORTER), await browser.get("/link/s/7/accept/guessed")]
+
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; style-src 'sha256-")
+        assert "form-action 'self' https://acme.example.org;" in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+async def test_without_the_database_it_says_to_come_back_and_is_not_ready() -> None:
+    desk = MemoryDesk()
+    async with serving(desk) as browser:
+        ready = await browser.get("/readyz")
+        desk.down = True
+        answers = [await browser.post(SUPPORTER), await browser.act(SUPPORTER), await browser.get("/readyz")]
+        live = await browser.get("/livez")
+
+    assert (ready.status_code, live.status_code) == (200, 200)
+    assert [answer.status_code for answer in answers] == [503, 503, 503]
+    assert answers[0].headers["retry-after"] == "60"

@@ -1,0 +1,165 @@
+"""`flow serve` as users start it: signatures are submitted, links decide, the broker gets what follows."""
+
+import json
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from flow.broker.url import BrokerUrl
+from flow.devbroker.server import DevBroker
+from flow.links import Links
+from flow.plumbing.setup import set_up, topology_for
+from flow.records.database import Database
+from flow.topology import organisation_topology
+from tests.broker.queues import until
+from tests.cli.conftest import Ended, end_of, run_flow, start_flow
+from tests.serving.desk import ACME, OTHER, SECRET
+
+pytestmark = pytest.mark.anyio
+ORGANISATION = {"type": "organisation", "name": "acme", "supporterConfirm": True, "actionConfirm": True}
+CAMPAIGN = {"type": "campaign", "name": "bees", "organisation": "acme", "title": "Save the bees"}
+PAGE = {"type": "actionPage", "name": "bees/de", "campaign": "bees", "organisation": "acme", "locale": "de"}
+
+
+def action(submission: str, email: str) -> dict[str, Any]:
+    contact = {"email": email, "firstName": "Jane"}
+    return {"actionPage": "bees/de", "submission": submission, "contact": contact}
+
+
+class Served:
+    """A `flow serve` process, its broker and its records."""
+
+    def __init__(self, broker: DevBroker, database: str, folder: Path) -> None:
+        self.broker = broker
+        self.database = database
+        self.folder = folder
+        self.address = ""
+
+    @property
+    def links(self) -> Links:
+        return Links(self.address, SECRET)
+
+    async def submit(self, *lines: dict[str, Any]) -> list[dict[str, Any]]:
+        """Store lines; return what became of their actions."""
+        results = self.folder / f"results-{len(list(self.folder.iterdir()))}"
+        text = "\n".join(json.dumps(line) for line in lines).encode()
+        done = await run_flow(
+            "submit",
+            "--results",
+            str(results),
+            stdin=text,
+            url=self.broker.url(),
+            FLOW_DATABASE_URL=self.database,
+        )
+        assert done.code == 0, done.err
+        return [json.loads(line) for line in results.read_text().splitlines()]
+
+    async def statuses(self) -> set[tuple[str, str]]:
+        """Return the pairs of statuses in the records."""
+        from sqlalchemy import text
+
+        query = "select a.processing_status, s.processing_status from actions a join supporters s"
+        async with Database.opened(self.database) as database, database.reading() as connection:
+            rows = await connection.execute(text(f"{query} on s.id = a.supporter_id"))
+            return {(row[0], row[1]) for row in rows}
+
+    def waiting(self, queue: str) -> int:
+        return self.broker.lengths()[queue]
+
+
+@asynccontextmanager
+async def served(folder: Path, database: str, *options: str) -> AsyncIterator[Served]:
+    async with DevBroker() as broker:
+        topology = topology_for(system_queues=True) + organisation_topology("acme", parts=("crm", "moderate"))
+        await set_up(BrokerUrl.parse(broker.url()), topology)
+        running = Served(broker, database, folder)
+        migrated = await run_flow("records", "migrate", FLOW_DATABASE_URL=database)
+        assert migrated.code == 0, migrated.err
+        process = await start_flow(
+            "serve",
+            "--port",
+            "0",
+            *options,
+            url=broker.url(),
+            FLOW_DATABASE_URL=database,
+            FLOW_LINK_SECRET=SECRET,
+            FLOW_API_TOKENS=f"acme {ACME}\nother {OTHER}",
+        )
+        assert process.stderr is not None
+        said = b""
+        with anyio.fail_after(30):
+            while not (found := re.search(rb"http://[0-9.:]+", said)):
+                said += await process.stderr.receive()
+        running.address = found[0].decode()
+        try:
+            yield running
+        finally:
+            ended: Ended = await end_of(process, signal.SIGTERM)
+        assert ended.code == 0, said.decode() + ended.err
+
+
+async def test_a_signature_is_confirmed_moderated_and_published(tmp_path: Path, database_url: str) -> None:
+    async with served(tmp_path, database_url) as run, httpx2.AsyncClient(trust_env=False) as browser:
+        (one,) = await run.submit(ORGANISATION, CAMPAIGN, PAGE, action("1", "jane@example.org"))
+        number, reference = one["actionId"], one["contactRef"]
+
+        wrong = await browser.post(run.links.supporter(number, "accept", "guessed"))
+        page = await browser.get(run.links.supporter(number, "accept", reference))
+        assert await run.statuses() == {("new", "confirming")}
+        accepted = await browser.post(run.links.supporter(number, "accept", reference, doi=True))
+        assert await run.statuses() == {("confirming", "accepted")}
+        moderated = await browser.post(run.links.moderator(number, "accept"))
+
+        assert [wrong.status_code, page.status_code] == [404, 200]
+        assert "Save the bees" in page.text
+        assert [accepted.status_code, moderated.status_code] == [200, 200]
+        assert await run.statuses() == {("delivered", "accepted")}
+        await until(lambda: run.waiting("acme.crm") == 2)  # the double opt-in, and the action
+        assert run.waiting("acme.moderate") == 1
+
+
+async def test_a_program_decides_with_its_token_and_another_organisations_cannot(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with served(tmp_path, database_url) as run, httpx2.AsyncClient(trust_env=False) as browser:
+        (one,) = await run.submit(ORGANISATION, CAMPAIGN, PAGE, action("1", "jane@example.org"))
+        link = run.links.supporter(one["actionId"], "reject", one["contactRef"])
+        headers = {"accept": "application/json", "authorization": f"Bearer {OTHER}"}
+
+        refused = await browser.get(link, headers=headers)
+        done = await browser.get(link, headers=headers | {"authorization": f"Bearer {ACME}"})
+
+        assert refused.status_code == 404
+        assert done.json() == {
+            "actionId": one["actionId"],
+            "supporter": "rejected",
+            "action": "rejected",
+            "agreed": True,
+        }
+        assert await run.statuses() == {("rejected", "rejected")}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_wrong_secrets_and_a_taken_port_end_it_with_a_sentence(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with served(tmp_path, database_url) as run:
+        port = run.address.rpartition(":")[2]
+        url, database = run.broker.url(), {"FLOW_DATABASE_URL": database_url}
+        short = await run_flow("serve", url=url, FLOW_LINK_SECRET="short", **database)
+        tokens = await run_flow("serve", url=url, FLOW_API_TOKENS="acme", **database)
+        taken = await run_flow("serve", "--port", port, url=url, **database)
+        nowhere = await run_flow("serve", url=url)
+
+    assert short.err == "flow: the secret that signs links must have at least 32 characters\n"
+    assert tokens.err.startswith("flow: line 1 of the API tokens must be the name of an organisation")
+    assert f"port {port} on 127.0.0.1 is taken: choose another with --port" in taken.err
+    assert nowhere.err.startswith("flow: No database is named: set FLOW_DATABASE_URL to sqlite:///FILE")
+    assert [one.code for one in (short, tokens, taken, nowhere)] == [78, 78, 78, 78]

@@ -1,0 +1,63 @@
+"""Links and the tokens that sign some of them."""
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flow.errors import ConfigError
+from flow.links import Links, Tokens
+
+SECRET = "a-secret-of-enough-characters-for-it"
+
+
+def test_a_supporters_link_holds_what_is_needed_and_nothing_that_breaks_it() -> None:
+    links = Links("https://confirm.example.org/flow/", SECRET)
+
+    assert links.supporter(7, "accept", "a-b_c") == "https://confirm.example.org/flow/link/s/7/accept/a-b_c"
+    assert links.supporter(7, "reject", "a/b?c", doi=True, redirect="https://acme.example.org/?a=b&c") == (
+        "https://confirm.example.org/flow/link/s/7/reject/a%2Fb%3Fc"
+        "?doi=1&redir=https%3A%2F%2Facme.example.org%2F%3Fa%3Db%26c"
+    )
+
+
+def test_a_moderators_link_is_signed() -> None:
+    link = Links("https://confirm.example.org", SECRET).moderator(7, "accept")
+
+    assert link.startswith("https://confirm.example.org/link/a/7/accept/")
+    assert Tokens(SECRET).check(7, link.rpartition("/")[2]) == "good"
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.text())
+def test_a_token_counts_for_one_action_and_one_secret(one: int, other: int, text: str) -> None:
+    tokens = Tokens(SECRET)
+    token = tokens.sign(one)
+
+    assert tokens.check(one, token) == "good"
+    assert Tokens(SECRET[::-1]).check(one, token) == "wrong"
+    assert Tokens(SECRET, valid=-1).check(one, token) == "expired"
+    assert tokens.check(other, token) == ("good" if one == other else "wrong")
+    assert tokens.check(one, text) == "wrong"
+
+
+@pytest.mark.parametrize("base", ["confirm.example.org", "ftp://confirm.example.org", "https://a/?b", ""])
+def test_a_wrong_address_is_refused(base: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^the URL of flow serve must begin with https:// and have no query$"
+    ):
+        Links(base)
+
+
+def test_a_short_secret_and_a_missing_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match="must have at least 32 characters"):
+        Links("https://confirm.example.org", "short")
+    with pytest.raises(ConfigError, match="links for moderators need the secret"):
+        Links("https://confirm.example.org").moderator(7, "accept")
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "itsdangerous", None)
+
+    with pytest.raises(ConfigError, match=r"install proca-flow\[serve\]"):
+        Tokens(SECRET)

@@ -1,0 +1,138 @@
+"""Pipelines of somebody else: one is right, and each of the others loses messages in its own way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import ClassVar
+
+import httpx2
+from msgspec import Struct
+
+from flow import Batch, Batching, Message, Pipeline, Reject, Settings, Unavailable
+from flow.schema import ActionMessage
+
+
+class TargetSettings(Settings):
+    prefix: ClassVar = "TARGET"
+    url: str
+
+
+class Calling(Pipeline[ActionMessage]):
+    settings: TargetSettings
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        self.tasks: set[asyncio.Task[None]] = set()
+        async with httpx2.AsyncClient(base_url=self.settings.url, trust_env=False) as self.http:
+            yield
+
+    async def deliver(self, ids: Sequence[int]) -> None:
+        (await self.http.post("/actions", json=ids)).raise_for_status()
+
+
+def ids(batch: Batch[ActionMessage]) -> list[int]:
+    return [one.action_id for one in batch.bodies]
+
+
+class Right(Calling):
+    queue = "acme.crm"
+    batching = Batching(size=10)
+
+    async def handle_batch(self, batch: Batch[ActionMessage]) -> None:
+        await self.deliver(ids(batch))
+
+
+class EarlyBatch(Calling):
+    """Delivers in the background and returns at once."""
+
+    queue = "acme.crm"
+    batching = Batching(size=10)
+
+    async def handle_batch(self, batch: Batch[ActionMessage]) -> None:
+        self.tasks.add(asyncio.create_task(self.deliver(ids(batch))))
+
+
+class EarlyMessage(Calling):
+    """Returns before its work is done."""
+
+    queue = "acme.crm"
+
+    def handle_message(self, message: Message[ActionMessage]) -> None:
+        self.tasks.add(asyncio.create_task(self.deliver([message.body.action_id])))
+
+
+class Swallowing(Calling):
+    """Takes a failure of its target for a success."""
+
+    queue = "acme.crm"
+    batching = Batching(size=10)
+
+    async def handle_batch(self, batch: Batch[ActionMessage]) -> None:
+        with suppress(httpx2.HTTPError):
+            await self.deliver(ids(batch))
+
+
+class Half(Calling):
+    """Delivers one half of a batch."""
+
+    queue = "acme.crm"
+    batching = Batching(size=10)
+
+    async def handle_batch(self, batch: Batch[ActionMessage]) -> None:
+        await self.deliver(ids(batch)[: (len(batch) + 1) // 2])
+
+
+class Forgetting(Calling):
+    """Delivers nothing at all."""
+
+    queue = "acme.crm"
+
+    async def handle_message(self, message: Message[ActionMessage]) -> None:
+        await asyncio.sleep(0)
+
+
+class Refusing(Calling):
+    """Takes nothing."""
+
+    queue = "acme.crm"
+
+    async def handle_message(self, message: Message[ActionMessage]) -> None:
+        raise Reject("no good")
+
+
+class Down(Calling):
+    """Waits for ever."""
+
+    queue = "acme.crm"
+
+    async def handle_message(self, message: Message[ActionMessage]) -> None:
+        raise Unavailable("it is away")
+
+
+class Blind(Pipeline[ActionMessage]):
+    """Delivers where flow does not look."""
+
+    async def queues(self) -> AsyncIterator[Sequence[str]]:
+        yield ["any.one"]
+
+    async def handle_message(self, message: Message[ActionMessage]) -> None:
+        await asyncio.sleep(0)
+
+
+class Own(Struct):
+    number: str
+
+
+class OwnType(Pipeline[Own]):
+    queue = "own"
+    settings: TargetSettings
+
+    async def handle_message(self, message: Message[Own]) -> None:
+        async with httpx2.AsyncClient(trust_env=False) as http:
+            answer = await http.post(self.settings.url, json={"number": message.body.number})
+            assert answer.raise_for_status().json() == {"accepted": message.body.number}
+
+
+def accepted(_: str, __: str, body: dict[str, str]) -> dict[str, str]:
+    """Answer as the target of `OwnType` does."""
+    return {"accepted": body["number"]}
