@@ -36,6 +36,7 @@ def email_event(case: Case) -> Outgoing:
         "eventType": "email_status",
         "timestamp": moment(case.email_status_changed_at),
         **numbers(case),
+        "action": deed(case),
         "supporter": {
             "contact": contact(case),
             "privacy": privacy(case),
@@ -79,17 +80,22 @@ def action(case: Case, stage: Stage) -> dict[str, Any]:
         "schema": "proca:action:2",
         "stage": stage,
         **numbers(case),
-        "action": {
-            "actionType": case.action_type,
-            "createdAt": moment(case.created_at),
-            "testing": case.testing,
-            "customFields": case.custom_fields,
-        },
+        "action": deed(case),
         **surroundings(case),
         "contact": contact(case),
         "personalInfo": personal_info(case),
         "privacy": privacy(case),
         "tracking": case.tracking,
+    }
+
+
+def deed(case: Case) -> dict[str, Any]:
+    """Return the action itself; what is only tried out says so, also in news of the address."""
+    return {
+        "actionType": case.action_type,
+        "createdAt": moment(case.created_at),
+        "testing": case.testing,
+        "customFields": case.custom_fields,
     }
 
 

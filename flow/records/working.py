@@ -51,7 +51,9 @@ class Work:
         """Note what is known of a supporter's address; an event will tell of it."""
         for case in self._of(supporter_id):
             case.email_status, case.email_status_changed_at = status, at
-            self._addresses.setdefault(supporter_id, case)
+            first = self._addresses.setdefault(supporter_id, case)
+            if first.testing and not case.testing:  # nobody may take it for the news of a test
+                self._addresses[supporter_id] = case
 
     async def finish(self, at: datetime) -> None:
         """Apply the table to every case, and write what has changed, *at* that moment."""

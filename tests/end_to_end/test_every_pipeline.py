@@ -414,8 +414,13 @@ async def opened_world(
 
 async def set_up(flow: Flow) -> None:
     assert (await flow("setup", "--retry-delay", "1")).returncode == 0
-    for org in PAGES:
+
+    async def add(org: str) -> None:
         assert (await flow("org", "add", org, "--crm", "--sqs")).returncode == 0
+
+    async with anyio.create_task_group() as adding:
+        for org in PAGES:
+            adding.start_soon(add, org)
 
 
 async def submit(world: World, signatures: list[Signature], chance: random.Random) -> None:
@@ -578,6 +583,19 @@ async def all_there(world: World, people: People) -> None:
         raise AssertionError({name: list(several)[:5] for name, several in left.items()}) from None
 
 
+async def stopped(processes: dict[str, Process]) -> dict[str, int]:
+    """Ask all to stop; return their exit codes."""
+    codes = {}
+
+    async def stop(name: str) -> None:
+        codes[name] = await processes[name].running.stop()
+
+    async with anyio.create_task_group() as stopping:
+        for name in processes:
+            stopping.start_soon(stop, name)
+    return codes
+
+
 async def left_over(world: World, amqp_url: str) -> dict[str, int]:
     """Return what waits in the queues and in the outbox, when nobody reads them."""
     connection = await connected(amqp_url)
@@ -636,7 +654,7 @@ async def test_every_supporter_has_the_mails_of_the_model_and_everybody_else_kno
             working.start_soon(submit, world, signatures, chance)
         await all_there(world, people)
         done = time.monotonic()
-        codes = {name: await process.running.stop() for name, process in processes.items()}
+        codes = await stopped(processes)
         left = await left_over(world, amqp_url)
         world.stored += await anyio.to_thread.run_sync(sqs.received, world.queue_url)
         account = Account(world, people, await world.parked())

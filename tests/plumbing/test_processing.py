@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -306,3 +307,21 @@ async def test_a_wrong_page_is_the_error_of_its_line_alone(database: Database, a
 
     assert "does not exist" in str(wrong)
     assert (await statuses(database)).keys() == {right.action_id}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("tests", [[True], [True, False], [False, True]])
+async def test_news_of_an_address_are_those_of_a_test_only_if_all_was_a_test(
+    database: Database, tests: list[bool]
+) -> None:
+    org = Org("acme")
+    await define(database, org)
+    [first] = await submit(database, signature(org, "ada@example.org", testing=tests[0]))
+    again = {"action_page": "rivers/acme", "contact": {"contactRef": first.contact_ref}}
+    for testing in tests[1:]:
+        await submit(database, Action(**again, action_type="share", testing=testing))
+
+    await Processing(database).email_status(first.action_id, "bounce")
+
+    body = msgspec.json.decode((await outgoing(database, "acme"))[-1][2], type=EventMessage)
+    assert body.action is not None
+    assert body.action.testing == all(tests)
