@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+import pipelines
 from flow.codec import Codec
 from flow.errors import ConfigError
 from flow.outcome import Outcome
@@ -513,3 +515,16 @@ def test_the_variables_of_templates_are_those_of_the_document() -> None:
         for inner in (value if isinstance(value, dict) and name != "custom_fields" else [name])
     }
     assert named == given
+
+
+def test_the_example_of_another_pace_keeps_the_claims_of_the_pipeline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "flow.pipelines", pipelines)
+    space: dict[str, Any] = {"__name__": "mailers"}
+
+    exec(DOCUMENT.read_text().split("```python\n")[1].split("```")[0], space)
+
+    assert issubclass(space["Confirm"], Confirm)
+    assert space["Confirm"].name == Confirm.name
+    assert space["Confirm"].rate_limit != Confirm.rate_limit
