@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ import anyio.abc
 import anyio.to_thread
 import httpx2
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
@@ -31,7 +31,7 @@ from flow.parking import read_parked
 from flow.plumbing.park import opened_park, parked_count
 from flow.records.database import Database
 from flow.records.tables import claims, outbox
-from tests.broker.queues import connected, until
+from tests.broker.queues import connected, eventually, until
 from tests.end_to_end.conftest import Flow, FlowProcess, environment
 from tests.records.signatures import START
 from tests.targets.mail_server import Postbox, Received, mail_server
@@ -250,7 +250,7 @@ class World:
     """What is in SQS."""
     ids: dict[int, int] = field(default_factory=dict)
     """The number of each signature, by the id of its action."""
-    killed: Counter[str] = field(default_factory=Counter)
+    mailer_killed: bool = False
 
     read: list[Mail] = field(default_factory=list)
 
@@ -283,28 +283,41 @@ class World:
 class Process:
     """One process of flow, which is killed once and started again."""
 
-    def __init__(self, world: World, start: Callable[[], Awaitable[FlowProcess]], pipeline: str) -> None:
+    def __init__(self, world: World, name: str, pipeline: str, *arguments: str, **more: str) -> None:
+        """Take its *name* for the database, the name of its *pipeline*, and how it is started."""
         self.world = world
-        self._start = start
+        self._name = name
         self._pipeline = pipeline
+        self._arguments = arguments
+        url = f"{world.flow.environment['FLOW_DATABASE_URL']}?application_name={name}"
+        self._environment = more | {"FLOW_DATABASE_URL": url}
         self.running: FlowProcess
 
-    async def start(self, says: str) -> "Process":
-        self.running = await self._start()
+    async def start(self, says: str) -> None:
+        await self._start()
         await self.running.says(says, 60)
-        return self
+
+    async def _start(self) -> None:
+        self.running = await self.world.flow.start(*self._arguments, **self._environment)
+
+    async def _is_gone(self) -> bool:
+        """Tell whether the database has done all that it asked for."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        async with self.world.database.reading() as connection:
+            asked = text(f"{query} AND application_name = :name").bindparams(name=self._name)
+            return await connection.scalar(asked) == 0
 
     async def killed(self) -> None:
         """Wait until it is dead, let its claims end, and start it again."""
         assert await self.running.end() == -signal.SIGKILL, self.running.lines
-        self.world.killed[self._pipeline] += 1
+        await eventually(self._is_gone)
         if not REAL_TIME:
             async with self.world.database.begin() as connection:  # as if the time had passed
                 of = (claims.c.pipeline == self._pipeline) & (claims.c.state != "done")
                 await connection.execute(update(claims).where(of).values(until=START))
                 if self._pipeline == "serve":
                     await connection.execute(update(outbox).values(claimed_until=None))
-        self.running = await self._start()
+        await self._start()
 
     async def kill_when(self, reached: Callable[[], bool]) -> None:
         """Kill it once something is *reached*."""
@@ -448,21 +461,20 @@ async def submit(world: World, signatures: list[Signature], chance: random.Rando
 
 async def started(world: World, port: int) -> dict[str, Process]:
     """Start every process as users do."""
-    flow = world.flow
     serve = ("serve", "--port", str(port), "--requests", "100000", "--sweep-every", "1")
     crm = {
         org: {"CRM_URL": one.url, "CRM_TOKEN": one.token, "CRM_MODE": mode}
         for (org, one), mode in zip(world.crms.items(), ("opt_in", "all"), strict=True)
     }
     processes = {
-        "serve": Process(world, lambda: flow.start(*serve), "serve"),
-        "confirm": Process(world, lambda: flow.run("pipelines.confirm"), "confirm"),
-        "thank_you": Process(world, lambda: flow.run("pipelines.thank_you"), "thank_you"),
-        "acme": Process(world, lambda: flow.run("pipelines.crm", **crm["acme"]), "crm"),
+        "serve": Process(world, "serve", "serve", *serve),
+        "confirm": Process(world, "confirm", "confirm", "run", "pipelines.confirm"),
+        "thank_you": Process(world, "thank_you", "thank_you", "run", "pipelines.thank_you"),
+        "acme": Process(world, "acme", "crm", "run", "pipelines.crm", **crm["acme"]),
         "brook": Process(
-            world, lambda: flow.run("pipelines.crm", "--queue", "brook.crm", **crm["brook"]), "crm"
+            world, "brook", "crm", "run", "pipelines.crm", "--queue", "brook.crm", **crm["brook"]
         ),
-        "sqs": Process(world, lambda: flow.run("pipelines.sqs"), "sqs"),
+        "sqs": Process(world, "sqs", "sqs", "run", "pipelines.sqs"),
     }
     async with anyio.create_task_group() as starting:
         for name, process in processes.items():
@@ -477,9 +489,9 @@ def kill_in_mid_mail(world: World, mailer: Process, arrives: bool) -> Callable[[
     def answer(envelope: Any) -> str | None:
         nonlocal seen
         seen += b"sign|" in envelope.content or b"=?utf-8?q?sign" in envelope.content.lower()
-        if seen < SIZE // 8 or world.killed["confirming"]:
+        if seen < SIZE // 8 or world.mailer_killed:
             return None
-        world.killed["confirming"] += 1
+        world.mailer_killed = True
         mailer.running.signal(signal.SIGKILL)
         return None if arrives else "451 4.3.0 never heard"
 
@@ -492,7 +504,7 @@ async def kill_each(world: World, processes: dict[str, Process], arrives: bool) 
     world.postbox.content = kill_in_mid_mail(world, processes["confirm"], arrives)
 
     async def mailer() -> None:
-        await until(lambda: world.killed["confirming"], PATIENCE)
+        await until(lambda: world.mailer_killed, PATIENCE)
         await processes["confirm"].killed()
 
     async with anyio.create_task_group() as tasks:
