@@ -38,10 +38,20 @@ class SqsServer:
     def received(self, url: str) -> list[dict[str, Any]]:
         """Take everything that waits in a queue, in its order."""
         taken: list[dict[str, Any]] = []
-        while messages := self._client.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], AttributeNames=["All"]
-        ).get("Messages"):
+        while messages := self.some(url):
             taken += messages
-            for message in messages:
-                self._client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return taken
+
+    def some(self, url: str) -> list[dict[str, Any]]:
+        """Take up to ten of what waits in a queue, in its order."""
+        answer = self._client.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], AttributeNames=["All"]
+        )
+        messages: list[dict[str, Any]] = answer.get("Messages", [])
+        if messages:
+            entries = [
+                {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+                for number, message in enumerate(messages)
+            ]
+            self._client.delete_message_batch(QueueUrl=url, Entries=entries)
+        return messages
