@@ -1,20 +1,36 @@
 """A server of SQS on 127.0.0.1, as moto runs it, and what lies in its queues."""
 
+import subprocess
+import sys
 from types import TracebackType
 from typing import Any
 
+SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+"""Serves until its standard input ends, as it does when nobody holds the other end any more."""
+
 
 class SqsServer:
-    """Runs in threads of its own while it is entered."""
+    """A process of its own while it is entered: its threads would keep those of the tests waiting."""
 
     def __enter__(self) -> "SqsServer":
-        import botocore.session  # here: both take long to import, and few tests need them
-        from moto.server import ThreadedMotoServer
+        import botocore.session  # here: it takes long to import, and few tests need it
 
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self._server.start()
-        host, port = self._server.get_host_and_port()
-        self.url = f"http://{host}:{port}"
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._server.stdout is not None
+        self.url = f"http://127.0.0.1:{int(self._server.stdout.readline())}"
         self._client: Any = botocore.session.get_session().create_client(
             "sqs",
             region_name="eu-central-1",
@@ -28,7 +44,8 @@ class SqsServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._client.close()
-        self._server.stop()
+        self._server.kill()
+        self._server.communicate()
 
     def queue(self, name: str) -> str:
         """Create a queue; return its URL."""
