@@ -75,7 +75,7 @@ async def test_what_never_ends_is_ended_and_is_wrong() -> None:
 
     assert ended.code == 1
     why = "not settled when time was up: the pipeline waited for a target that it took for unavailable"
-    assert f"WRONG: 6 {why}" in ended.out
+    assert f"WRONG: {why}: 6 (" in ended.out
     assert "seed 2" not in ended.out  # the other schedules would end in the same way
 
 
