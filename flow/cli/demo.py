@@ -29,7 +29,7 @@ SECONDS, ROUND = 20.0, 60.0
 @click.option(
     "--signatures",
     type=click.IntRange(100, 100_000),
-    default=300,
+    default=240,
     show_default=True,
     help="How many are submitted; with --forever in each round.",
 )

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from textwrap import fill
 
 from flow.demo.cast import Poison, Role, Signature
 from flow.demo.ends import CONFIRM, SQS, THANKS, Ends, expected
@@ -111,7 +112,7 @@ class Explanation:
         evidence, found = self._evidence, self._found.values()
         after = sum(1 for one, ends in self._found.items() if ends.crm and one in evidence.retried)
         news = sum(ends.crm_news for ends in found)
-        more = f"{after} of them after more than one attempt somewhere; and {news} news of addresses"
+        more = f"{after} of them after more than one attempt; and {news} news of addresses"
         yield line("told the CRM", sum(ends.crm for ends in found), more)
         mails = sum(ends.confirm_mails for ends in found)
         yield line(
@@ -122,8 +123,9 @@ class Explanation:
 
 
 def line(what: str, number: int, more: str = "") -> str:
-    """Return a line of the account."""
-    return f"  {what:13} {number:6}   {more}".rstrip()
+    """Return a line of the account; what is too long goes on below."""
+    start = f"  {what:13} {number:6}   "
+    return fill(more, 80, initial_indent=start, subsequent_indent=" " * len(start)) or start.rstrip()
 
 
 def by_reason(places: Mapping[int, Mapping[str, str]]) -> list[tuple[str, str, int]]:

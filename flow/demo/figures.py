@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 from flow.account import Account
 from flow.demo.meter import Figure
@@ -51,6 +52,15 @@ def step(name: str, runners: Sequence[Runner], ready: Mapping[str, int]) -> Figu
 def waiting(runners: Sequence[Runner], ready: Mapping[str, int]) -> int:
     """Return how many messages wait for some pipelines, or are being worked by them."""
     return sum(ready.get(runner.pipeline.queue, 0) + runner.account.open for runner in runners)
+
+
+def table(accounts: Mapping[str, Account]) -> list[str]:
+    """Return what each pipeline says of its deliveries; one that came again after a loss is there twice."""
+    names = [one.name for one in fields(Account)]
+    lines = [f"  {'pipeline':12}" + "".join(f"{name:>9}" for name in names).rstrip()]
+    for pipeline, account in accounts.items():
+        lines.append(f"  {pipeline:12}" + "".join(f"{getattr(account, name):9}" for name in names))
+    return lines
 
 
 def batch_note(several: Sequence[PipelineMetrics]) -> str:

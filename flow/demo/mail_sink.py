@@ -4,9 +4,9 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable
-from email.message import EmailMessage
-from email.parser import BytesParser
-from email.policy import default
+from email import message_from_bytes
+from email.header import decode_header, make_header
+from email.message import Message
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -91,22 +91,29 @@ class MailSink:
 
     def take(self, to: str, content: bytes) -> None:
         """Keep a mail."""
-        parsed = BytesParser(policy=default).parsebytes(content)
-        text = parsed.get_body(("plain",)) if isinstance(parsed, EmailMessage) else None
-        links = LINK.findall(str(text.get_content())) if isinstance(text, EmailMessage) else []
+        parsed = message_from_bytes(content)
         name = str(parsed["Message-ID"] or "").strip("<> ")
         about = name.partition(".")[0]
         mail = Mail(
             number=len(self.mails) + 1,
             to=to,
-            subject=str(parsed["Subject"] or ""),
+            subject=str(make_header(decode_header(parsed["Subject"] or ""))),
             action_id=int(about) if about.isdecimal() else 0,
             message_id=name,
-            links=tuple(links),
+            links=tuple(LINK.findall(text_of(parsed))),
         )
         (self.folder / mail.file).write_bytes(content)
         self.mails.append(mail)
         self._arrived(mail)
+
+
+def text_of(mail: Message) -> str:
+    """Return the first plain text in *mail*."""
+    for part in mail.walk():
+        if part.get_content_type() == "text/plain":
+            content = part.get_payload(decode=True)
+            return content.decode("utf-8", "replace") if isinstance(content, bytes) else ""
+    return ""
 
 
 class Talk:

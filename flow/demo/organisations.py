@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-from flow.demo.signatures import CAMPAIGN
 from flow.plumbing.submission import ActionPage, Campaign, Definition, Organisation
+
+CAMPAIGN = "clean_water"
 
 
 class Party(NamedTuple):
@@ -33,7 +34,7 @@ class Party(NamedTuple):
 
     def page(self, number: int) -> str:
         """Return the name of the action page with this *number*."""
-        return f"{CAMPAIGN['name']}/{self.name}/{number}"
+        return f"{CAMPAIGN}/{self.name}/{number}"
 
     def definitions(self, locales: dict[int, str]) -> list[Definition]:
         """Return what must be submitted before its signatures, with the language of each page."""
@@ -47,7 +48,7 @@ class Party(NamedTuple):
             *(
                 ActionPage(
                     name=self.page(number),
-                    campaign=CAMPAIGN["name"],
+                    campaign=CAMPAIGN,
                     organisation=self.name,
                     locale=locales[number],
                     thank_you_template="thank_you" if number in self.thankful else None,
@@ -81,9 +82,9 @@ PARTIES = (ACME, SADY)
 def campaign() -> Campaign:
     """Return the campaign that both are part of."""
     return Campaign(
-        name=CAMPAIGN["name"],
+        name=CAMPAIGN,
         organisation=ACME.name,
-        title=CAMPAIGN["title"],
-        external_id=CAMPAIGN["externalId"],
+        title="Clean water – for all of us",
+        external_id=614,
         contact_schema="basic",
     )

@@ -20,7 +20,10 @@ TRIES = 40
 
 def verb_of(number: int) -> Verb | None:
     """Return what is answered about the signature with this *number*; None: nothing."""
-    return {Role.SILENT: None, Role.REJECTING: "reject"}.get(role(number), "accept")  # type: ignore[return-value]
+    part = role(number)
+    if part is Role.SILENT:
+        return None
+    return "reject" if part is Role.REJECTING else "accept"
 
 
 class People:

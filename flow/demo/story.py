@@ -14,7 +14,7 @@ import anyio
 from flow.demo.evidence import gathered
 from flow.demo.explanation import Explanation
 from flow.demo.feeder import Feeder
-from flow.demo.figures import batch_note, figures_of
+from flow.demo.figures import batch_note, figures_of, table
 from flow.demo.meter import Figure, Meter
 from flow.demo.stage import HOST, Stage, staged
 from flow.demo.told import Told
@@ -38,7 +38,7 @@ SWEEP = 1.0  # seconds between two looks through the outbox, unless it is woken
 class Script:
     """How long the story is."""
 
-    signatures: int = 300
+    signatures: int = 240
     """How many are submitted; with *forever* in each round."""
     seconds: float = 20.0
     """About how long it lasts; with *forever* the length of a round."""
@@ -64,7 +64,7 @@ class Story:
         self._meter = Meter(self._figures, self._state, self._notes)
         self._outbox = 0
         self.received: list[str] = []
-        """Flow's own account of each pipeline, one line for each."""
+        """Flow's own account of each pipeline: a table, redeliveries included."""
 
     async def run(self) -> Explanation:
         """Tell it; return the explanation of every signature.
@@ -96,7 +96,7 @@ class Story:
                     await self._play()
                 self._view.show(self._meter.read())
                 self.say("drained; the account of every signature:")
-                self.received = [f"{name}: {one.account}" for name, one in stage.runners.items()]
+                self.received = table({name: one.account for name, one in stage.runners.items()})
                 return await self._explained(stage)
         finally:
             self._view.end()
@@ -181,7 +181,7 @@ class Story:
         if any(runner.unready() is not None for runner in runners):
             return "connecting", False
         away = [name for name, runner in self._stage.runners.items() if runner.down()]
-        return (f"{', '.join(away)} waits", False) if away else ("consuming", True)
+        return (f"{', '.join(away)} wait{'s' * (len(away) == 1)}", False) if away else ("consuming", True)
 
     def _notes(self) -> Sequence[str]:
         return [batch_note([runner.metrics for runner in self._stage.runners.values()])]

@@ -63,6 +63,9 @@ def mailing(name: str, settings: Mapping[str, str]) -> Pipeline[Any, Any]:
 
 def moderator(people: People) -> Pipeline[Any, Any]:
     """Return what shows actions to the moderator among *people*."""
-    watched = type("Moderator", (Moderator,), {"shown": staticmethod(people.moderate), "name": "moderator"})
-    made: Pipeline[Any, Any] = watched.configured({}, retry_delay=RETRY_DELAY)
-    return made
+
+    class Watched(Moderator):
+        name = "moderator"
+        shown = staticmethod(people.moderate)
+
+    return Watched.configured({}, retry_delay=RETRY_DELAY)
