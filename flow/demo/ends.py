@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 
 from flow.demo.cast import Role, Signature
 
-CONFIRM, THANKS, SQS = "system.email.confirm", "system.email.thankyou", "system.sqs"
+THANKS, SQS = "system.email.thankyou", "system.sqs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,9 @@ class Ends:
     status: str
     """Of the action and of the supporter."""
     confirm_mails: int = 0
+    """How many mails asked the supporter."""
+    moderation_mails: int = 0
+    """How many mails asked the moderator."""
     thank_you_mails: int = 0
     crm: int = 0
     """How often the CRM applied it."""
@@ -67,34 +70,36 @@ def expected(signature: Signature, status: str) -> Ends:
         role = Role.SIGNER
     elif role is Role.SILENT and status.startswith("rejected"):
         role = Role.REJECTING
-    mails = int(party.supporter_confirm)
-    before = "new confirming" if party.supporter_confirm else "confirming accepted"
-    if mails and role is Role.TESTER:
-        return Ends(status=before, skipped=frozenset({CONFIRM}))
-    if mails and role is Role.BOUNCING:
+    asked = asking(signature)
+    by_mail = party.supporter_confirm
+    before = "new confirming" if by_mail else "confirming accepted"
+    if role is Role.TESTER:
+        return Ends(status=before, skipped=frozenset({party.asking}))
+    if by_mail and role is Role.BOUNCING:
         news = int(party.sqs)
-        return Ends(
-            status=before, parked=frozenset({CONFIRM}), crm_news=1, sqs_news=news, skipped=frozenset()
-        )
+        return Ends(status=before, parked=frozenset({party.asking}), crm_news=1, sqs_news=news)
     if role is Role.SILENT:
-        return Ends(status=before, confirm_mails=mails)
+        return replace(asked, status=before)
     if role is Role.REJECTING:
-        return Ends(status="rejected rejected" if mails else "rejected accepted", confirm_mails=mails)
-    return delivered(signature, role)
+        return replace(asked, status="rejected rejected" if by_mail else "rejected accepted")
+    return accepted(signature, asked)
 
 
-def delivered(signature: Signature, role: Role) -> Ends:
+def asking(signature: Signature) -> Ends:
+    """Return the mails by which somebody is asked about *signature*."""
+    by_mail = signature.party.supporter_confirm
+    return Ends(status="", confirm_mails=int(by_mail), moderation_mails=int(not by_mail))
+
+
+def accepted(signature: Signature, asked: Ends) -> Ends:
     """Return what shall be found of a signature that was accepted."""
     party, privacy = signature.party, signature.action.privacy
-    mails, sqs = int(party.supporter_confirm), int(party.sqs)
+    sqs = int(party.sqs)
     news = int(bool(party.supporter_confirm and privacy.opt_in))
-    if role is Role.TESTER:
-        nobody = frozenset({party.queue, THANKS, *((SQS,) if sqs else ())})
-        return Ends(status="delivered accepted", confirm_mails=mails, skipped=nobody)
     thanked = privacy.with_consent and signature.page in party.thankful
-    ends = Ends(
+    ends = replace(
+        asked,
         status="delivered accepted",
-        confirm_mails=mails,
         thank_you_mails=int(thanked),
         crm=1,
         crm_news=news,
@@ -102,4 +107,6 @@ def delivered(signature: Signature, role: Role) -> Ends:
         sqs_news=news * sqs,
         skipped=frozenset() if thanked else frozenset({THANKS}),
     )
-    return replace(ends, crm=0, parked=frozenset({party.queue})) if role is Role.REFUSED else ends
+    if signature.role is Role.REFUSED:
+        return replace(ends, crm=0, parked=frozenset({party.queue}))
+    return ends

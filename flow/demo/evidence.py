@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from flow.broker.url import BrokerUrl
 from flow.demo.broker import InPark, parked
@@ -10,6 +10,7 @@ from flow.demo.cast import number_of, submission
 from flow.demo.crm_server import CrmServer
 from flow.demo.ends import Ends
 from flow.demo.mail_sink import Mail
+from flow.demo.people import MODERATORS
 from flow.demo.sqs_server import SqsServer
 from flow.records.database import Database
 from flow.records.standings import Deed, Standing, deeds, standings
@@ -23,6 +24,7 @@ class Evidence:
 
     standings: Mapping[int, Standing]
     confirm_mails: Counter[int] = field(default_factory=Counter)
+    moderation_mails: Counter[int] = field(default_factory=Counter)
     thank_you_mails: Counter[int] = field(default_factory=Counter)
     crm: Counter[int] = field(default_factory=Counter)
     crm_news: Counter[int] = field(default_factory=Counter)
@@ -43,6 +45,7 @@ class Evidence:
         return Ends(
             status=f"{standing.action} {standing.supporter}",
             confirm_mails=self.confirm_mails[action_id],
+            moderation_mails=self.moderation_mails[action_id],
             thank_you_mails=self.thank_you_mails[action_id],
             crm=self.crm[action_id],
             crm_news=self.crm_news[action_id],
@@ -55,9 +58,7 @@ class Evidence:
     @property
     def seen(self) -> set[int | str]:
         """Everything that something was found about outside the records."""
-        counted = (
-            self.confirm_mails, self.thank_you_mails, self.crm, self.crm_news, self.sqs, self.sqs_news
-        )  # fmt: skip
+        counted = [value for one in fields(self) if isinstance(value := getattr(self, one.name), Counter)]
         return {one for count in counted for one in count} | self.parked.keys() | self.skipped.keys()
 
 
@@ -68,11 +69,12 @@ async def gathered(
     known = {one.action_id: one for one in await standings(database)}
     retried = {int(deed.record_id) for deed in await deeds(database, "retrying")}
     told, news = of_crm(crm, known.values())
-    asking, thanking = of_mails(mails)
+    confirming, moderating, thanking = of_mails(mails)
     reasons, copies = of_park(await parked(url))
     return Evidence(
         standings=known,
-        confirm_mails=asking,
+        confirm_mails=confirming,
+        moderation_mails=moderating,
         thank_you_mails=thanking,
         crm=told,
         crm_news=news,
@@ -85,13 +87,15 @@ async def gathered(
     )
 
 
-def of_mails(mails: Iterable[Mail]) -> tuple[Counter[int], Counter[int]]:
-    """Return how many mails to confirm, and how many others, went out about each action."""
-    asking: Counter[int] = Counter()
+def of_mails(mails: Iterable[Mail]) -> tuple[Counter[int], Counter[int], Counter[int]]:
+    """Return how many mails went out about each action: to confirm, to moderate, and others."""
+    confirming: Counter[int] = Counter()
+    moderating: Counter[int] = Counter()
     thanking: Counter[int] = Counter()
     for mail in mails:
-        (thanking if mail.link("accept") is None else asking)[mail.action_id] += 1
-    return asking, thanking
+        kind = confirming if mail.link("accept") else thanking
+        (moderating if mail.to == MODERATORS else kind)[mail.action_id] += 1
+    return confirming, moderating, thanking
 
 
 def of_crm(crm: CrmServer, known: Iterable[Standing]) -> tuple[Counter[int], Counter[int]]:

@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import fill
 
-from flow.demo.cast import Poison, Role, Signature
-from flow.demo.ends import CONFIRM, SQS, THANKS, Ends, expected
+from flow.demo.cast import Poison, Signature
+from flow.demo.ends import SQS, THANKS, Ends, expected
 from flow.demo.evidence import Evidence
 from flow.demo.organisations import ACME, PARTIES, Party
 
@@ -88,25 +88,19 @@ class Explanation:
     def _decided(self, party: Party) -> Iterator[str]:
         """Say what people decided about the signatures of *party*."""
         by_mail = party.supporter_confirm
-        ends = [
-            (self._signatures[one].role, found)
-            for one, found in self._found.items()
-            if self._signatures[one].party is party
-        ]
-        yes = sum(found.delivered for _, found in ends)
-        no = sum(found.rejected for _, found in ends)
-        how = "by the link in their mail" if by_mail else "by the moderator"
+        ends = [found for one, found in self._found.items() if self._signatures[one].party is party]
+        yes = sum(found.delivered for found in ends)
+        no = sum(found.rejected for found in ends)
+        how = "by a link in their mail" if by_mail else "by a link in the moderator's mail"
         yield line("confirmed" if by_mail else "accepted", yes, f"{party.name}: {how}")
         yield line("rejected", no, f"{party.name}: {how}")
-        waiting = [(role, found) for role, found in ends if not found.delivered and not found.rejected]
-        asked = sum(not by_mail or found.confirm_mails > 0 for _, found in waiting)
-        what = "nobody followed the link" if by_mail else "not moderated yet"
-        yield line("waiting", asked, f"{party.name}: {what}")
-        if by_mail:
-            bouncing = sum(CONFIRM in found.parked for _, found in waiting)
-            testing = sum(role is Role.TESTER for role, _ in waiting)
-            reasons = f"{bouncing} have no such address, {testing} only tried the form out"
-            yield line("not mailed", len(waiting) - asked, f"{party.name}: {reasons}")
+        waiting = [found for found in ends if not found.delivered and not found.rejected]
+        asked = sum(found.confirm_mails + found.moderation_mails > 0 for found in waiting)
+        yield line("waiting", asked, f"{party.name}: the mail is there, nobody followed its links")
+        bouncing = sum(party.asking in found.parked for found in waiting)
+        testing = sum(party.asking in found.skipped for found in waiting)
+        reasons = [f"{testing} only tried the form out", *([f"{bouncing} have no such address"] * by_mail)]
+        yield line("not asked", len(waiting) - asked, f"{party.name}: {', '.join(reasons)}")
 
     def _told(self) -> Iterator[str]:
         evidence, found = self._evidence, self._found.values()
@@ -114,10 +108,9 @@ class Explanation:
         news = sum(ends.crm_news for ends in found)
         more = f"{after} of them after more than one attempt; and {news} news of addresses"
         yield line("told the CRM", sum(ends.crm for ends in found), more)
-        mails = sum(ends.confirm_mails for ends in found)
-        yield line(
-            "thanked", sum(ends.thank_you_mails for ends in found), f"by mail, after {mails} to confirm"
-        )
+        asked = sum(ends.confirm_mails for ends in found), sum(ends.moderation_mails for ends in found)
+        more = f"by mail, after {asked[0]} mails to confirm and {asked[1]} to the moderator"
+        yield line("thanked", sum(ends.thank_you_mails for ends in found), more)
         news = sum(ends.sqs_news for ends in found)
         yield line("sent to SQS", sum(ends.sqs for ends in found), f"and {news} news of addresses")
 

@@ -30,11 +30,11 @@ def figures_of(
     for runner in runners.values():
         total.add(runner.account)
     mails, *rest = [step(name, [runners[one] for one in several], ready) for name, several in STEPS]
-    moderating = waiting([runners["moderator"]], ready)
+    moderating = waiting([runners["moderate"]], ready) + people.thinking["moderator"]
     return [
         Figure("submitted", outbox, submitted),
         mails,
-        Figure("links followed", people.thinking, people.answered["supporters"]),
+        Figure("links followed", people.thinking["supporters"], people.answered["supporters"]),
         Figure("moderated", moderating, people.answered["moderator"]),
         *rest,
         Figure("skipped", None, total.skipped),
@@ -57,9 +57,10 @@ def waiting(runners: Sequence[Runner], ready: Mapping[str, int]) -> int:
 def table(accounts: Mapping[str, Account]) -> list[str]:
     """Return what each pipeline says of its deliveries; one that came again after a loss is there twice."""
     names = [one.name for one in fields(Account)]
-    lines = [f"  {'pipeline':12}" + "".join(f"{name:>9}" for name in names).rstrip()]
+    lines = [f"  {'pipeline':12}" + "".join(f"  {name}" for name in names)]
     for pipeline, account in accounts.items():
-        lines.append(f"  {pipeline:12}" + "".join(f"{getattr(account, name):9}" for name in names))
+        cells = (f"  {getattr(account, name):{len(name)}}" for name in names)
+        lines.append(f"  {pipeline:12}" + "".join(cells))
     return lines
 
 

@@ -32,6 +32,11 @@ class Party(NamedTuple):
         """The queue of its CRM."""
         return f"{self.name}.crm"
 
+    @property
+    def asking(self) -> str:
+        """The queue of what somebody is asked about."""
+        return "system.email.confirm" if self.supporter_confirm else f"{self.name}.moderate"
+
     def page(self, number: int) -> str:
         """Return the name of the action page with this *number*."""
         return f"{CAMPAIGN}/{self.name}/{number}"

@@ -10,8 +10,9 @@ import anyio.abc
 
 from flow.demo.cast import Role, number_of, role
 from flow.demo.mail_sink import Mail
-from flow.links import Links, Verb
+from flow.links import Verb
 
+MODERATORS = "moderators@example.org"
 SOONEST, LATEST = 0.1, 0.8  # seconds that people take to read
 TOGETHER = 20  # of them at once
 PAUSE = 0.5  # seconds until somebody tries again
@@ -29,15 +30,15 @@ def verb_of(number: int) -> Verb | None:
 class People:
     """Supporters and a moderator with browsers; `async with` lets them begin and go."""
 
-    def __init__(self, links: Links, say: Callable[[str], None]) -> None:
-        """Moderate by signed *links*, and *say* what does not work."""
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """*Say* what does not work."""
         self.answered: Counter[str] = Counter()
         """How often a link was followed, by who did it: supporters, moderator."""
-        self.thinking = 0
-        """How many are about to follow a link."""
-        self._links = links
+        self.thinking: Counter[str] = Counter()
+        """How many are about to follow a link, by who does it."""
+        self.numbers: dict[int, int] = {}
+        """The numbers of the signatures, by the id of the action: so the moderator knows them."""
         self._say = say
-        self._numbers: dict[int, int] = {}
         self._chance = Random(614)
         self._limiter = anyio.CapacityLimiter(TOGETHER)
 
@@ -60,20 +61,14 @@ class People:
         await self._http.__aexit__(None, None, None)
 
     def read(self, mail: Mail) -> None:
-        """Let the supporter read a *mail*: one with links is perhaps answered."""
-        verb = verb_of(number_of(mail.to))
+        """Let somebody read a *mail*: one with links is perhaps answered."""
+        moderating = mail.to == MODERATORS
+        verb = verb_of(self.numbers.get(mail.action_id, 0) if moderating else number_of(mail.to))
         link = mail.link(verb) if verb else None
-        if link is not None:
-            self._follow(link, "supporters")
-
-    def moderate(self, action_id: int, number: int) -> None:
-        """Let the moderator look at an action, the signature with this *number*."""
-        verb = verb_of(number)
-        if verb is not None:
-            self._follow(self._links.moderator(action_id, verb), "moderator")
-
-    def _follow(self, link: str, who: str) -> None:
-        self.thinking += 1
+        if link is None:
+            return
+        who = "moderator" if moderating else "supporters"
+        self.thinking[who] += 1
         self._tasks.start_soon(self._click, link, who, self._chance.uniform(SOONEST, LATEST))
 
     async def _click(self, link: str, who: str, seconds: float) -> None:
@@ -96,4 +91,4 @@ class People:
                 await anyio.sleep(PAUSE)
             self._say(f"a link could not be followed: {said}")
         finally:
-            self.thinking -= 1
+            self.thinking[who] -= 1

@@ -1,5 +1,6 @@
 """Everything that the story needs around flow: records, broker, CRM, mail server, SQS, and the links."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from flow.demo.turnstile import Turnstile
 from flow.demo.workers import workers
 from flow.devbroker.server import DevBroker
 from flow.endpoint import Endpoint
-from flow.links import Links, Tokens
+from flow.links import Tokens
 from flow.plumbing.outbox import Outbox
 from flow.plumbing.sweeper import Sweeper
 from flow.records.database import Database
@@ -75,7 +76,7 @@ async def staged(kept: Path | None, say: Callable[[str], None]) -> AsyncIterator
         policy = Policy(tokens=ApiTokens.parse(None), moderation=Tokens(secret), requests=MANY)
         app = application(RecordsDesk(database, sweeper.wake), policy, readiness(database))
         serving = await stack.enter_async_context(endpoint(app))
-        people = await stack.enter_async_context(People(Links(serving.address, secret), say))
+        people = await stack.enter_async_context(People(say))
         mails = place / "mails"
         mails.mkdir(exist_ok=True)
         sink = await stack.enter_async_context(MailSink(mails, people.read))
@@ -90,6 +91,7 @@ async def staged(kept: Path | None, say: Callable[[str], None]) -> AsyncIterator
             sqs=forwarded.address,
             queue=QUEUE,
         )
+        os.environ |= given  # what a pipeline reads beside its own settings
         yield Stage(
             database=database,
             broker=broker,
@@ -102,7 +104,7 @@ async def staged(kept: Path | None, say: Callable[[str], None]) -> AsyncIterator
             people=people,
             mails=page.address,
             links=serving.address,
-            runners=workers(url, database, given, people),
+            runners=workers(url, database, given),
         )
 
 

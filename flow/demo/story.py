@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 
+from flow.demo.cast import Signature
 from flow.demo.evidence import gathered
 from flow.demo.explanation import Explanation
 from flow.demo.feeder import Feeder
@@ -140,7 +141,11 @@ class Story:
         """Whether a message or a person is on the way."""
         stage = self._stage
         ready = any(number for queue, number in stage.broker.lengths().items() if queue != DEAD_QUEUE)
-        return ready or stage.people.thinking > 0 or any(one.account.open for one in stage.runners.values())
+        return (
+            ready
+            or stage.people.thinking.total() > 0
+            or any(one.account.open for one in stage.runners.values())
+        )
 
     def _happened(self) -> int:
         """Return a number that grows with everything that happens."""
@@ -165,8 +170,9 @@ class Story:
             self._view.show(self._meter.read())
             await anyio.sleep(self._view.period)
 
-    def _meet(self, action_id: int, signature: object) -> None:
-        self._trouble.meet(action_id, self._feeder.signatures[action_id])
+    def _meet(self, action_id: int, signature: Signature) -> None:
+        self._trouble.meet(action_id, signature)
+        self._stage.people.numbers[action_id] = signature.number
         self._stage.sweeper.wake()
 
     def _figures(self) -> Sequence[Figure]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from flow.demo.people import MODERATORS
 from flow.demo.sqs_server import KEY, REGION, SECRET
 from flow.records.url import VARIABLE
 
@@ -14,7 +15,7 @@ FOREIGN = ("AWS_", "CRM_", "MAIL_", "SQS_", "MODERATE_", "FLOW_DATABASE_URL", "F
 
 @contextmanager
 def surroundings(database: str, secret: str) -> Iterator[None]:
-    """Set what pipelines read from the environment, and put everything back at the end."""
+    """Set what pipelines read from the environment; at the end everything is as it was."""
     before = dict(os.environ)
     for name in before:
         if name.startswith(FOREIGN):
@@ -63,6 +64,8 @@ def settings(*, crm: str, token: str, mail: int, serve: str, sqs: str, queue: st
         "MAIL_UNSUBSCRIBE_ADDRESS": "leave@example.org",
         "MAIL_TIMEOUT": "5",
         "MAIL_RETRY_AFTER": "1",
+        "MODERATE_TO": MODERATORS,
+        "MODERATE_LINK_URL": serve,
         "SQS_QUEUE_URL": sqs + queue,
         "SQS_ENDPOINT": sqs,
     }

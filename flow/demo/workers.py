@@ -6,9 +6,7 @@ from typing import Any
 from flow.batching import Batching
 from flow.broker.url import BrokerUrl
 from flow.demo.broker import RETRY_DELAY
-from flow.demo.moderator import Moderator
 from flow.demo.organisations import PARTIES
-from flow.demo.people import People
 from flow.pipeline import Pipeline
 from flow.ratelimit import RateLimit
 from flow.records.database import Database
@@ -19,16 +17,14 @@ DRAIN = 10.0  # seconds
 MAILS = 200  # in a second, for each organisation
 
 
-def workers(
-    url: BrokerUrl, database: Database, settings: Mapping[str, str], people: People
-) -> dict[str, Runner]:
+def workers(url: BrokerUrl, database: Database, settings: Mapping[str, str]) -> dict[str, Runner]:
     """Return a runner for each pipeline by its name, with ledger and claims in *database*."""
     made = [
         *(crm(party.name, party.queue, settings) for party in PARTIES),
         mailing("confirm", settings),
         mailing("thank_you", settings),
         kind("sqs").configured(settings, retry_delay=RETRY_DELAY, batching=Batching(size=10, timeout=0.3)),
-        moderator(people),
+        mailing("moderate", settings, queue="sady.moderate"),
     ]
     options = RunOptions(shutdown_timeout=DRAIN, database=database)
     return {pipeline.name: Runner(pipeline, url, options) for pipeline in made}
@@ -51,21 +47,12 @@ def crm(name: str, queue: str, settings: Mapping[str, str]) -> Pipeline[Any, Any
     )
 
 
-def mailing(name: str, settings: Mapping[str, str]) -> Pipeline[Any, Any]:
+def mailing(name: str, settings: Mapping[str, str], **options: object) -> Pipeline[Any, Any]:
     """Return a pipeline that mails."""
     found = kind(name)
     usual = found.rate_limit
     faster = None if usual is None else RateLimit(messages=MAILS, per=1.0, key=usual.key)
+    batching = Batching(size=50, timeout=0.3)
     return found.configured(
-        settings, retry_delay=RETRY_DELAY, batching=Batching(size=50, timeout=0.3), rate_limit=faster
+        settings, retry_delay=RETRY_DELAY, batching=batching, rate_limit=faster, **options
     )
-
-
-def moderator(people: People) -> Pipeline[Any, Any]:
-    """Return what shows actions to the moderator among *people*."""
-
-    class Watched(Moderator):
-        name = "moderator"
-        shown = staticmethod(people.moderate)
-
-    return Watched.configured({}, retry_delay=RETRY_DELAY)
