@@ -14,7 +14,7 @@ from flow.errors import ConfigError
 from flow.message import Message
 from flow.outcome import Reject, Retry, Unavailable
 from flow.records.mailing import of_message
-from flow.schema import ActionMessage
+from flow.schema import ActionMessage, CustomFields
 from flow.settings import Secret, Settings, load
 from flow.targets.addresses import Mailbox, mailbox, one_line
 from flow.targets.letters import Letter, compose, message_id
@@ -230,12 +230,14 @@ def told(question: Question) -> dict[str, Any]:
         "place": short(" ".join(place for place in places if place)),
         "action_type": short(action.action_type),
         "done_at": action.created_at,
-        "answers": [
-            (short(name), answer)
-            for name, value in action.custom_fields.items()
-            if (answer := short(text_of(value)))
-        ],
+        "answers": answers(action.custom_fields),
     }
+
+
+def answers(fields: CustomFields) -> list[tuple[str, str]]:
+    """Return the questions of a form with what was answered, if anything was."""
+    lines = ((short(name), short(text_of(value))) for name, value in fields.items())
+    return [(name, answer) for name, answer in lines if answer]
 
 
 def text_of(value: object) -> str:
