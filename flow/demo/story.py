@@ -27,7 +27,7 @@ from flow.records import outbox
 from flow.service import Service
 from flow.topology import DEAD_QUEUE
 
-PATIENCE = 60.0  # seconds until the demo gives up waiting for the last messages
+PATIENCE = 60.0  # seconds in which nothing happens, until the demo gives up waiting for the last messages
 LOOK = 0.1  # seconds between two looks for the end
 QUIET = 3  # looks at which nothing happens and nothing waits
 REST = 6.0  # seconds of the whole for what is still under way when all is submitted
@@ -119,8 +119,7 @@ class Story:
             await self._trouble.played.wait()
             self.say(f"submitted {len(self._feeder.signatures)} signatures; waiting for the last of them")
             self._trouble.end()
-            with anyio.move_on_after(PATIENCE):
-                await self._settled()
+            await self._settled()
             for runner in stage.runners.values():
                 runner.stop()
             for runner in stage.runners.values():
@@ -128,12 +127,13 @@ class Story:
             tasks.cancel_scope.cancel()
 
     async def _settled(self) -> None:
-        """Wait until nothing waits, nothing is under way, and nothing happens any more."""
-        quiet, before = 0, -1
-        while quiet < QUIET:
+        """Wait until nothing waits and nothing is under way, or nothing happens any more."""
+        quiet, before, latest = 0, -1, anyio.current_time()
+        while quiet < QUIET and anyio.current_time() - latest < PATIENCE:
             waiting, _ = await outbox.waiting(self._stage.database)
             happened = self._happened()
             quiet = quiet + 1 if not waiting and not self._busy() and happened == before else 0
+            latest = latest if happened == before else anyio.current_time()
             before = happened
             await anyio.sleep(LOOK)
 
