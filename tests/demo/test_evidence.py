@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import pytest
+
 from flow.demo.broker import InPark
 from flow.demo.crm_server import CrmServer
 from flow.demo.evidence import of_crm, of_ledger, of_mails, of_park
@@ -28,17 +30,15 @@ def test_mails_are_told_apart_by_whom_they_ask() -> None:
     assert found == (Counter([7]), Counter([8]), Counter([7]))
 
 
-def test_news_of_an_address_belong_to_the_signature_with_its_number() -> None:
-    crm = CrmServer()
+@pytest.mark.anyio
+async def test_news_of_an_address_belong_to_the_signature_with_its_number() -> None:
     contact = {"contact": {"email": "supporter+3@example.org"}}
-    crm.store.apply(
-        [{"id": "action-17", **contact}, {"id": "status-abc", **contact}, {"id": "status-abc", **contact}]
-    )
+    async with CrmServer() as crm:
+        crm.store.apply([{"id": one, **contact} for one in ("action-17", "status-abc", "status-abc")])
 
-    assert of_crm(crm, [Standing(17, "demo-3", "delivered", "accepted")]) == (
-        Counter([17]),
-        Counter([17, 17]),
-    )
+        found = of_crm(crm, [Standing(17, "demo-3", "delivered", "accepted")])
+
+    assert found == (Counter([17]), Counter([17, 17]))
 
 
 def test_copies_in_the_park_are_counted_beside() -> None:
