@@ -138,6 +138,7 @@ contacts = Table(  # personal data, apart from everything else: `flow forget` de
     Column("nonce", String(64)),
     Column("encrypt_key", String(64)),
     Column("sign_key", String(64)),
+    Index("ix_contacts_email", "email"),  # every new signature asks whose address it is
 )
 
 actions = Table(
@@ -152,6 +153,7 @@ actions = Table(
     Column("processing_status", String(16), nullable=False, server_default="new"),
     Column("testing", Boolean, nullable=False, server_default=false()),
     Column("custom_fields", JSON, nullable=False),
+    Column("donation", JSON(none_as_null=True)),  # as it came; what a payment provider said may be in it
     Column("tracking", JSON(none_as_null=True)),
     # What a caller named it: the same action submitted twice is one.
     Column("submission", NAME, unique=True),

@@ -100,7 +100,7 @@ def sweeping(folder: Path, setting: dict[str, str]) -> Service:
 
 
 class Crowd:
-    """Everybody who decides; the decisions about one contact come one after another, others at the same time."""
+    """Everybody who decides, at the same time; only decisions about one contact come one after another."""
 
     def __init__(
         self, campaign: Campaigning, database: Database, known: dict[int, tuple[int, str | None]]
