@@ -140,7 +140,7 @@ async def test_what_no_queue_takes_is_kept_told_once_and_tried_again(
 async def test_a_sweeper_that_is_woken_publishes_and_settles_in_its_own_time(
     database: Database, acme: Org, publisher: Publisher, wires: Wires
 ) -> None:
-    """Whoever decides wakes it: looking through all who have yet to confirm would keep every message waiting."""
+    """Whoever decides wakes it; a look at all who have yet to confirm would keep every message waiting."""
     await wires.lay(["acme"])
     sweeper = Sweeper(database, Outbox(database, publisher))
 
