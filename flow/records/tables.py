@@ -73,7 +73,7 @@ organisations = Table(
     # Who does it: the organisation itself from a queue of its own (custom), or flow's pipelines (system).
     Column("custom_supporter_confirm", Boolean, nullable=False, server_default=false()),
     Column("custom_delivery", Boolean, nullable=False, server_default=false()),
-    # NaCl public key (base64url): with it the personal data of new supporters is stored encrypted.
+    # NaCl public key (base64url): with it contacts are stored as boxes, beside what mails need in the clear.
     Column("public_key", String(64)),
     Column("mail_from", NAME),
     Column("created_at", Moment, nullable=False, server_default=func.now()),

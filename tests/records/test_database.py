@@ -1,5 +1,6 @@
 """Both databases: transactions, several writers, errors that tell what to do, and waits that end."""
 
+import logging
 import os
 import sqlite3
 import stat
@@ -199,6 +200,12 @@ async def test_a_server_that_stops_and_starts_again(postgresql: PostgreSQLNode, 
             postgresql.start()
 
         assert await count(database) == 0
+
+
+async def test_what_the_driver_warns_of_is_not_shown(postgresql_url: str) -> None:
+    """It would be in the words of the server, which quote rows."""
+    async with Database.opened(postgresql_url):
+        assert not logging.getLogger("psycopg.pipeline").isEnabledFor(logging.ERROR)
 
 
 async def test_a_server_that_is_frozen_keeps_nobody(postgresql: PostgreSQLNode, postgresql_url: str) -> None:
