@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 import trustme
+from anyio.from_thread import start_blocking_portal
 
 from flow.broker.url import BrokerUrl
 from flow.records.database import Database
@@ -137,7 +138,8 @@ def postgresql() -> Iterator[PostgreSQLNode]:
     node = PostgreSQLNode()
     try:
         node.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-        anyio.run(migrate, node.url(TEMPLATE))
+        with start_blocking_portal() as elsewhere:  # a loop may run here already, for another fixture
+            elsewhere.call(migrate, node.url(TEMPLATE))
         yield node
     finally:
         node.discard()

@@ -197,8 +197,8 @@ async def serve_embedded(
 
 
 def opened(url: DatabaseUrl | None) -> AbstractAsyncContextManager[Database | None]:
-    """Open the database of *url*, once for all pipelines; without one there is none."""
-    return nullcontext() if url is None else Database.opened(url)
+    """Open the database of *url*, once for all pipelines, and wait for it; without one there is none."""
+    return nullcontext() if url is None else Database.awaited(url, log.error)
 
 
 def leave(code: int) -> NoReturn:

@@ -1,9 +1,10 @@
 """The database of the records: SQLite in a file, or PostgreSQL; every wait in it has an end."""
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from random import random
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CONNECT = 10.0  # seconds until a server must have accepted a connection
 PATIENCE = 30.0  # seconds for a transaction, with the wait for a connection and for locks
 MIGRATION = 3600.0  # seconds for a migration
+SOONEST, LATEST = 0.5, 30.0  # seconds until a database that is away is tried again, half of it at random
 SPARE = 2.0  # seconds that our own deadline leaves to the database's, whose errors say more
 
 
@@ -62,6 +64,32 @@ class Database:
             except DatabaseDown as error:
                 if not away:
                     raise ConfigError(f"The database cannot be opened: {error}") from error
+            yield database
+        finally:
+            await database.close()
+
+    @classmethod
+    @asynccontextmanager
+    async def awaited(
+        cls, url: DatabaseUrl | str, say: Callable[[str], None], *, patience: float = PATIENCE
+    ) -> "AsyncIterator[Database]":
+        """Open the database of *url* like `opened`, but wait for one that is away, and *say* that once.
+
+        Raises:
+            ConfigError: it is wrong, or has not the tables of this version: waiting does not mend that.
+        """
+        database = cls(url, patience=patience)
+        delay = SOONEST
+        try:
+            while True:
+                try:
+                    await database.ready()
+                    break
+                except DatabaseDown as error:
+                    if delay == SOONEST:
+                        say(f"waiting for the database: {error}")
+                await anyio.sleep(delay * (1 + random()) / 2)
+                delay = min(LATEST, 2 * delay)
             yield database
         finally:
             await database.close()

@@ -118,6 +118,7 @@ class Books:
 
     async def end(self, seconds: float) -> None:
         """Write what can be written within *seconds*; the rest goes back."""
+        self.give_back()  # what began to wait for a claim after `close`
         with anyio.move_on_after(seconds), suppress(LedgerError):
             while self.commit.open and self.fault is None:
                 await self._quiet.wait()

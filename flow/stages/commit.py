@@ -131,9 +131,9 @@ class GroupCommit:
     def lost(self, unconfirmed: Sequence[Message[Any]]) -> None:
         """Take note that sessions ended, of which the broker may not know what is *unconfirmed*."""
         doubtful = set(unconfirmed)
-        for origin in [one for one in self._told if not one.alive]:
-            entries = self._told.pop(origin)
+        for origin in [one for one in self._told_at if not one.alive]:
             del self._told_at[origin]
+            entries = self._told.pop(origin, [])
             for entry in entries:
                 if entry.message in doubtful:
                     self.release(entry)

@@ -72,6 +72,7 @@ class Drain:
         self._parts.holder.drain()
         if self._parts.books is not None:
             await self._parts.books.end(seconds)
+            self._parts.holder.drain()  # what was written last may have been held
         with anyio.move_on_after(seconds), suppress(LedgerError, OSError):
             await self._parts.suspects.flush()
         return hung

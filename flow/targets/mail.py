@@ -1,7 +1,7 @@
 """Mails to supporters: settings, letters from templates, and one connection for each batch."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar, TypeVar
 
@@ -28,6 +28,7 @@ from flow.targets.smtp import (
 )
 from flow.targets.templates import Templates
 
+A = TypeVar("A")
 B = TypeVar("B", bound=IdsMessage | ActionMessage)
 BATCH = 90.0  # seconds in which mails of a batch are begun; with the last one it ends within 300
 SOONEST, LATEST = 60.0, 600.0  # seconds until a mail is tried again: twice as long each time
@@ -90,6 +91,24 @@ class MailTarget:
             OutcomeUnknown: a mail was given to the server, whose reply was never heard.
             ConfigError: the pipeline has no claim.
         """
+
+        async def mail(session: "MailSession", message: Message[B]) -> None:
+            await self._mail(session, batch, message, found, letter)
+
+        await self.each(batch, mail)
+
+    async def each(
+        self, batch: Batch[A], mail: "Callable[[MailSession, Message[A]], Awaitable[None]]"
+    ) -> None:
+        """Call *mail* for each message of *batch*, with one session for all; what it raises decides one.
+
+        It surrounds the sending with `batch.sending`.
+
+        Raises:
+            Unavailable: the mail server is away; what was sent counts.
+            OutcomeUnknown: a mail was given to the server, whose reply was never heard.
+            ConfigError: the pipeline has no claim.
+        """
         if batch.claim is None:
             raise ConfigError("a pipeline that mails must have a claim, so that nobody is mailed twice")
         unknown: OutcomeUnknown | None = None
@@ -97,7 +116,7 @@ class MailTarget:
             for message in batch:
                 try:
                     with deciding(batch, message):
-                        await self._mail(session, batch, message, found, letter)
+                        await mail(session, message)
                 except OutcomeUnknown as error:
                     unknown = error
         if unknown is not None:

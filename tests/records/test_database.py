@@ -17,6 +17,7 @@ from flow.errors import ConfigError, DatabaseDown, DatabaseError, RowRefused
 from flow.records.database import Database
 from flow.records.tables import organisations, starts
 from flow.records.url import DatabaseUrl
+from tests.broker.queues import until
 from tests.nodes.postgresql_node import PostgreSQLNode
 
 pytestmark = pytest.mark.anyio
@@ -206,6 +207,39 @@ async def test_what_the_driver_warns_of_is_not_shown(postgresql_url: str) -> Non
     """It would be in the words of the server, which quote rows."""
     async with Database.opened(postgresql_url):
         assert not logging.getLogger("psycopg.pipeline").isEnabledFor(logging.ERROR)
+
+
+async def test_who_waits_for_a_server_is_told_once_and_goes_on_when_it_is_there(
+    postgresql: PostgreSQLNode, postgresql_url: str
+) -> None:
+    said: list[str] = []
+    async with Database.opened(postgresql_url):
+        pass
+    there = anyio.Event()
+
+    async def wait() -> None:
+        async with Database.awaited(postgresql_url, said.append) as database:
+            await database.ready()
+            there.set()
+
+    postgresql.stop()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        try:
+            await until(lambda: len(said) == 1)
+            await anyio.sleep(1.0)  # it tries again, and says no more
+        finally:
+            postgresql.start()
+        await there.wait()
+
+    assert len(said) == 1
+    assert said[0].startswith("waiting for the database: ")
+
+
+async def test_who_waits_for_a_server_does_not_wait_for_what_is_wrong() -> None:
+    with pytest.raises(ConfigError):
+        async with Database.awaited("sqlite:////nonexistent/folder/records.db", print):
+            pass
 
 
 async def test_a_server_that_is_frozen_keeps_nobody(postgresql: PostgreSQLNode, postgresql_url: str) -> None:

@@ -187,7 +187,8 @@ class Claimed(Scripted):
     async def handle_batch(self, batch: Batch[int]) -> None:
         for message in batch:
             async with batch.sending(message):
-                word = await self.act("batch", message.body)
+                left = [one.body for one in batch if one not in batch.sent and one not in batch.marks]
+                word = await self.act("batch", *left)  # what it raises decides all of them
                 if word == "mark reject":
                     batch.reject(message, "never")
                 elif word in MARKS:
