@@ -84,6 +84,7 @@ def action(case: Case, stage: Stage) -> dict[str, Any]:
             "createdAt": moment(case.created_at),
             "testing": case.testing,
             "customFields": case.custom_fields,
+            **({} if case.donation is None else {"donation": case.donation}),
         },
         **surroundings(case),
         "contact": contact(case),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from flow.batch import Batch
 from flow.errors import ConfigError
 from flow.message import Message
+from flow.options import seconds
 from flow.outcome import Reject, Retry, Skip, Unavailable
 from flow.records.database import Database
 from flow.records.mailing import Recipient, reachable
@@ -31,7 +32,7 @@ from flow.targets.templates import Templates
 A = TypeVar("A")
 B = TypeVar("B", bound=IdsMessage | ActionMessage)
 BATCH = 90.0  # seconds in which mails of a batch are begun; with the last one it ends within 300
-SOONEST, LATEST = 60.0, 600.0  # seconds until a mail is tried again: twice as long each time
+LATEST = 600.0  # seconds until a mail is tried again, at most
 
 
 class MailSettings(Settings):
@@ -49,6 +50,7 @@ class MailSettings(Settings):
     bounce_address: str | None = None  # where servers report to; None: to the sender
     templates: str | None = None  # a folder of yours; None: only the templates that flow brings along
     test_address: str | None = None  # where the mails of test actions go; None: they are not sent
+    retry_after: float = 60.0  # seconds until a mail that was not taken is tried again; then twice as long
 
 
 class MailTarget:
@@ -77,6 +79,8 @@ class MailTarget:
         self._bounces = address_setting("MAIL_BOUNCE_ADDRESS", settings.bounce_address)
         self._test = address_setting("MAIL_TEST_ADDRESS", settings.test_address)
         self._bounced = Bounces(database)
+        seconds("MAIL_RETRY_AFTER", settings.retry_after)
+        self._soonest = settings.retry_after
 
     async def deliver(
         self, batch: Batch[B], found: Mapping[int, Recipient], letter: Callable[[Recipient], Letter]
@@ -115,7 +119,7 @@ class MailTarget:
         async with self.session() as session:
             for message in batch:
                 try:
-                    with deciding(batch, message):
+                    with deciding(batch, message, self._soonest):
                         await mail(session, message)
                 except OutcomeUnknown as error:
                     unknown = error
@@ -233,18 +237,18 @@ class MailSession:
 
 
 @contextmanager
-def deciding(batch: Batch[Any], message: Message[Any]) -> Iterator[None]:
+def deciding(batch: Batch[Any], message: Message[Any], soonest: float) -> Iterator[None]:
     """Let a verdict raised within decide *message* alone; a target that is away still decides all.
 
-    What is to be tried again without a time of its own waits a minute, then two, at most ten: servers that
-    do not know a sender yet ask for some patience.
+    What is to be tried again without a time of its own waits *soonest* seconds, then twice as long, at most
+    ten minutes: servers that do not know a sender yet ask for some patience.
     """
     try:
         yield
     except Skip as verdict:
         batch.skip(message, verdict.reason)
     except Retry as verdict:
-        patience = min(SOONEST * 2 ** min(message.attempt - 1, 10), LATEST)
+        patience = min(soonest * 2 ** min(message.attempt - 1, 10), LATEST)
         batch.retry(message, verdict.reason, patience if verdict.after is None else verdict.after)
     except Reject as verdict:
         batch.reject(message, verdict.reason)
