@@ -7,6 +7,7 @@ from typing import Any, Generic, overload
 
 from typing_extensions import TypeVar
 
+from flow.errors import WrongMark
 from flow.message import Message
 from flow.outcome import Reject, Retry, Skip, Verdict
 
@@ -109,9 +110,9 @@ class Batch(Sequence[Message[B]], Generic[B]):
 
     def _mark(self, message: Message[B], verdict: Verdict) -> None:
         if message in self.marks:
-            raise ValueError(f"{message!r} is marked already ({type(self.marks[message]).__name__})")
+            raise WrongMark(f"{message!r} is marked already ({type(self.marks[message]).__name__})")
         if message in self.sent:
-            raise ValueError(f"{message!r} is delivered already: its block of batch.sending has ended")
+            raise WrongMark(f"{message!r} is delivered already: its block of batch.sending has ended")
         self._check(message)
         self.marks[message] = verdict
 
@@ -119,7 +120,7 @@ class Batch(Sequence[Message[B]], Generic[B]):
         if self._members is None:
             self._members = set(self._messages)
         if message not in self._members:
-            raise ValueError(f"{message!r} is not in this batch")
+            raise WrongMark(f"{message!r} is not in this batch")
 
     @overload
     def __getitem__(self, index: int) -> Message[B]: ...

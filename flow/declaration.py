@@ -5,8 +5,8 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from types import FunctionType
-from typing import Any
+from types import FunctionType, new_class
+from typing import Any, TypeVar, cast
 
 from flow.batching import Batching
 from flow.claim import Claim
@@ -14,6 +14,8 @@ from flow.errors import ConfigError
 from flow.options import seconds, whole
 from flow.ratelimit import RateLimit
 from flow.retries import Retries
+
+C = TypeVar("C", bound=type)
 
 Check = Callable[[str, object], None]
 """Takes the full name of an option and its value; raises `ConfigError` with one sentence."""
@@ -247,3 +249,9 @@ def _check_lifespan(name: str, found: FunctionType) -> None:
         raise ConfigError(f"{name} must be decorated with @asynccontextmanager")
     if inspect.iscoroutinefunction(plain) or inspect.isgeneratorfunction(plain):
         raise ConfigError(f"{name} must be an async def that yields once, under @asynccontextmanager")
+
+
+def derived(cls: C, **body: object) -> C:
+    """Return a class that inherits from *cls* and goes by its name, with *body*."""
+    same = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__", "name")}
+    return cast("C", new_class(cls.__name__, (cls,), exec_body=lambda space: space.update(same | body)))

@@ -69,6 +69,10 @@ class DecodeError(FlowError):
     """The bytes or properties of a message cannot be read; the text names the path, never the value."""
 
 
+class WrongMark(FlowError, ValueError):
+    """A callback decided of a message what is not its to decide; the text names the message by its id."""
+
+
 class LedgerError(FlowError):
     """The ledger could not be read or written."""
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 Verb: TypeAlias = Literal["accept", "reject"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 
+SECRET = "FLOW_LINK_SECRET"  # the variable that holds the secret
 VALID = 30 * 86_400  # seconds that a moderator's link works
 SHORTEST = 32  # characters of the secret that signs
 PURPOSE = b"flow.moderation"  # what else the secret signs is not mistaken for this
@@ -52,7 +53,9 @@ class Links:
             ConfigError: there is no secret to sign it.
         """
         if self._tokens is None:
-            raise ConfigError("links for moderators need the secret that flow serve verifies them with")
+            raise ConfigError(
+                f"links for moderators need the secret that flow serve verifies them with: set {SECRET}"
+            )
         return f"{self._base}/link/a/{action_id}/{verb}/{self._tokens.sign(action_id)}"
 
 

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Awaitable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from re import sub
-from types import new_class
 from typing import Any, Generic, Literal, cast
 
 import msgspec
@@ -13,7 +12,7 @@ from flow.annotations import argument, members, resolved
 from flow.batch import Batch
 from flow.batching import Batching
 from flow.claim import Claim
-from flow.declaration import CALLBACKS, OPTIONS, check_class, check_together, shown
+from flow.declaration import CALLBACKS, OPTIONS, check_class, check_together, derived, shown
 from flow.errors import ConfigError
 from flow.message import Message
 from flow.options import suggestion
@@ -280,11 +279,10 @@ def with_options(cls: type[P], options: Mapping[str, object]) -> type[P]:
     for name in options:
         if name not in OPTIONS:
             raise ConfigError(f"{cls.__name__} has no option {name}{suggestion(name, OPTIONS)}")
-    body = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__", "name")}
-    body.update(options)
+    body = dict(options)
     if "queue" in options and _defines(cls, "queues"):
         body["queues"] = Pipeline.queues  # one queue instead of them
-    return cast("type[P]", new_class(cls.__name__, (cls,), exec_body=lambda space: space.update(body)))
+    return derived(cls, **body)
 
 
 def _defines(cls: type[Pipeline[Any, Any]], callback: str) -> bool:

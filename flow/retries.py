@@ -7,7 +7,7 @@ from sysconfig import get_path
 from types import MappingProxyType, TracebackType
 
 from flow.codec import TooLarge
-from flow.errors import ConfigError, DecodeError, FlowError
+from flow.errors import ConfigError, DecodeError, FlowError, WrongMark
 from flow.options import option, whole
 from flow.outcome import Decision, Outcome, Retry, Skip, Unavailable, Verdict
 
@@ -73,6 +73,9 @@ def describe(error: BaseException) -> str:
     """
     if isinstance(error, Verdict):
         return error.reason
+    if isinstance(error, WrongMark):
+        where = place(error.__traceback__)
+        return f"{error},{where}" if where else str(error)
     if isinstance(error, FlowError):
         return str(error)
     return f"{type(error).__name__}{place(error.__traceback__)}"

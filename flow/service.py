@@ -16,6 +16,7 @@ from flow.metrics import exposition
 from flow.ops import Ops
 from flow.retries import describe
 from flow.runner import Runner
+from flow.signals import apart
 from flow.worker import Worker, reporting
 
 log = logging.getLogger("flow")
@@ -113,7 +114,7 @@ class Service:
             self.stop()
 
     async def _obey(self, signals: Any) -> None:
-        async for number in signals:
+        async for number in apart(signals):
             name = signal.Signals(number).name
             if self._stopping and self._worker is not None:
                 continue  # it came to all processes of a group; when to end at once, the supervisor decides

@@ -20,6 +20,7 @@ from flow.metrics import Numbers, exposed, of_workers
 from flow.ops import LATE, Ops
 from flow.options import option
 from flow.report import NOTHING, Figures, Report, ended, together
+from flow.signals import apart
 
 USAGE, CONFIGURATION = 2, 78
 WORST = (DRAINED, HUNG, CRASHED, USAGE, CONFIGURATION)
@@ -183,7 +184,7 @@ class Supervisor:
             self._tell()
 
     async def _obey(self, signals: Any) -> None:
-        async for number in signals:
+        async for number in apart(signals):
             name = signal.Signals(number).name
             if self._stopping:
                 log.error("%s again: ending at once, unfinished messages go back to their queues", name)

@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
@@ -51,14 +51,33 @@ def chosen(targets: Sequence[str]) -> list[PipelineClass]:
     Raises:
         TargetError: as `load` does, or two of them have the same name.
     """
+    return distinct(cls for target in targets for cls in load(target))
+
+
+def distinct(classes: Iterable[PipelineClass]) -> list[PipelineClass]:
+    """Return each of *classes* once.
+
+    Raises:
+        TargetError: two of them have the same name.
+    """
     found: dict[str, PipelineClass] = {}
-    for cls in (cls for target in targets for cls in load(target)):
+    for cls in classes:
         earlier = found.setdefault(cls.name, cls)
         if earlier is not cls:
             raise TargetError(
                 f"{_full(earlier)} and {_full(cls)} are both called {cls.name}: give one of them another name"
             )
     return list(found.values())
+
+
+def check_one(classes: Sequence[PipelineClass], targets: Sequence[str]) -> None:
+    """Check that *targets* name one pipeline, as `--queue` wants it.
+
+    Raises:
+        ConfigError: they name several.
+    """
+    if len(classes) > 1:
+        raise ConfigError(f"--queue goes with one pipeline, but {' '.join(targets)} has {len(classes)}")
 
 
 def _full(cls: PipelineClass) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 import anyio
 import pytest
 import trustme
+from anyio.from_thread import start_blocking_portal
+from hypothesis import settings
 
 from flow.broker.url import BrokerUrl
 from flow.records.database import Database
@@ -21,6 +23,9 @@ SLOW = (
     "demo",
     "end_to_end",
     "faults",
+    "plumbing/test_outbox.py",
+    "serving/test_browser.py",
+    "serving/test_serve.py",
     "stages/test_schedules.py",
     "test_docs.py",
     "test_pytest_plugin.py",
@@ -28,6 +33,10 @@ SLOW = (
     "test_typing.py",
 )
 """What --quick leaves out beside what needs a server: it starts processes, or takes its time."""
+
+# A machine with much to do is no defect of what is tested.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +57,8 @@ def is_quick(item: pytest.Item) -> bool:
     """Tell whether *item* is in --quick."""
     fixtures = set(getattr(item, "fixturenames", ()))
     if fixtures & {"rabbitmq", "conformance", "postgresql"} or item.get_closest_marker("broker"):
+        return False
+    if "postgresql" in item.name:  # by a parameter of a fixture that takes either database
         return False
     path = item.path.relative_to(item.config.rootpath / "tests").as_posix()
     return not path.startswith(SLOW)
@@ -137,7 +148,8 @@ def postgresql() -> Iterator[PostgreSQLNode]:
     node = PostgreSQLNode()
     try:
         node.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-        anyio.run(migrate, node.url(TEMPLATE))
+        with start_blocking_portal() as elsewhere:  # a loop may run here already, for another fixture
+            elsewhere.call(migrate, node.url(TEMPLATE))
         yield node
     finally:
         node.discard()

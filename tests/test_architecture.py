@@ -40,6 +40,7 @@ FLOORS = [
         "deadletters",
         "subscription",
         "service",
+        "signals",
         "ops",
         "endpoint",
         "serving",

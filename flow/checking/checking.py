@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 
 from flow.broker.url import BrokerUrl, variable
 from flow.checking.broker import check_broker, check_park, check_queue, tell_unreached
-from flow.checking.declared import PipelineClass, extras, loop_of, memory_of, options_of, settings_of
+from flow.checking.declared import (
+    PipelineClass,
+    extras,
+    loop_of,
+    memory_of,
+    options_of,
+    settings_of,
+    together,
+)
 from flow.checking.finding import Tell, ok, unchecked, wrong
 from flow.checking.managed import check_managed, tell_unmanaged
 from flow.checking.server import check_server
@@ -23,6 +31,7 @@ def check_targets(
 ) -> list[PipelineClass]:
     """Check what needs no broker; return the classes, with the *options*, that could be run."""
     runnable = []
+    all_classes: list[PipelineClass] = []
     for target in targets:
         try:
             classes = load(target)
@@ -31,6 +40,9 @@ def check_targets(
             continue
         tell(ok(f"{target} has {', '.join(cls.__name__ for cls in classes)}"))
         for cls in classes:
+            if cls in all_classes:
+                continue
+            all_classes.append(cls)
             found, made = options_of(cls, options, strict=strict)
             for finding in found:
                 tell(finding)
@@ -41,7 +53,7 @@ def check_targets(
                 runnable.append(made)
             else:
                 tell(unchecked(f"{made.__name__}: the queues that it names while it runs"))
-    for finding in extras():
+    for finding in [*together(all_classes, targets, options), *extras()]:
         tell(finding)
     return runnable
 

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +15,7 @@ from flow.records.url import VARIABLE
 from flow.settings import Settings
 from flow.settings import load as load_settings
 from flow.sizing import CONSUMER_TIMEOUT
+from flow.target import check_one, distinct
 from flow.topology import has_retry_loop
 
 PipelineClass = type[Pipeline[Any, Any]]
@@ -63,6 +64,28 @@ def settings_of(cls: PipelineClass, environment: Mapping[str, str]) -> Finding:
         return wrong(VALUE.sub("", str(error)))
     names = [variable for variable in variables(wanted) if environment.get(variable)]
     return ok(f"{name}: settings from {', '.join(names) or 'their defaults'}")
+
+
+def together(
+    classes: Sequence[PipelineClass], targets: Sequence[str], options: Mapping[str, object]
+) -> list[Finding]:
+    """Check that the *classes* of *targets* can be run in one process, with these *options*."""
+    found = []
+    try:
+        distinct(classes)
+        if "queue" in options:
+            check_one(classes, targets)
+    except ConfigError as error:
+        found.append(wrong(str(error)))
+    consumers: dict[str, list[str]] = {}
+    for cls in classes:
+        if hasattr(cls, "queue") and "queue" not in options:
+            consumers.setdefault(cls.queue, []).append(cls.__name__)
+    for queue, names in consumers.items():
+        if len(names) > 1:
+            sharing = f"{' and '.join(names)} consume the same queue {queue}"
+            found.append(caution(f"{sharing}: each of its messages goes to one of them only"))
+    return found
 
 
 def variables(settings: type[Settings]) -> Iterator[str]:

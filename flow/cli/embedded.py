@@ -3,14 +3,15 @@
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from types import TracebackType, new_class
-from typing import Any, TypeVar, cast
+from types import TracebackType
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from flow.broker.url import BrokerUrl, variable
 from flow.cli.dev import PORT, listening
+from flow.declaration import derived
 from flow.devbroker.server import DevBroker
 from flow.pipeline import Pipeline
 from flow.plumbing.development import development_topology
@@ -84,12 +85,7 @@ class Embedded:
                     await embedded.declare([name for name in names if isinstance(name, str)])
                 yield names
 
-        body: dict[str, Any] = {
-            name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__", "name")
-        }
-        body["queues"] = queues
-        made = new_class(cls.__name__, (cls,), exec_body=lambda space: space.update(body))
-        return cast("PipelineClass", made)
+        return derived(cls, queues=queues)
 
     async def start(self, pipelines: Sequence[Pipeline[Any, Any]]) -> BrokerUrl:
         """Declare the queues of *pipelines* and return the URL; `async with` has begun before.

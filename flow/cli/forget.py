@@ -92,7 +92,7 @@ def told(done: Forgotten) -> str:
     """Return what was erased."""
     rows = {
         "contacts erased": done.contacts,
-        "actions whose custom fields and tracking were erased": done.actions,
+        "actions whose custom fields, donation and tracking were erased": done.actions,
         "reasons erased from the ledger": done.reasons,
         "messages removed from the outbox": done.waiting,
         "actions rejected that were not delivered": done.rejected,

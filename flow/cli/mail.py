@@ -2,6 +2,7 @@
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from flow.records.mailing import Recipient, Recipients
 from flow.records.url import DatabaseUrl
 from flow.schema import IdsMessage
 from flow.targets.addresses import mailbox, sender
+from flow.targets.forwarding import TEMPLATE, answers
 from flow.targets.letters import Letter, Sender, compose, message_id
 from flow.targets.links import ConfirmLinks, UnsubscribeLinks
 from flow.targets.mail import shown
@@ -100,7 +102,7 @@ def preview(
         to = masked(to)
     try:
         found = Templates(templates).find(template, locale or to.locale)
-        rendered = found.render(variables(to))
+        rendered = found.render(variables(to) | (asking(to) if template == TEMPLATE else {}))
         letter = composed(rendered, to, template)
     except Verdict as verdict:
         raise ConfigError(verdict.reason) from None
@@ -134,10 +136,22 @@ def masked(to: Recipient) -> Recipient:
 
 
 def variables(to: Recipient) -> dict[str, Any]:
-    """Return what both kinds of mail put into templates."""
+    """Return what mails to supporters put into templates."""
     confirming = ConfirmLinks(os.environ.get("MAIL_LINK_URL") or LINKS)
     leaving = UnsubscribeLinks(os.environ.get("MAIL_UNSUBSCRIBE_URL") or f"{LINKS}/unsubscribe", None)
     return {**shown(to), **confirming.variables(to), **leaving.variables(to)}
+
+
+def asking(to: Recipient) -> dict[str, Any]:
+    """Return what moderators are told beyond that."""
+    return {
+        "about": "action",
+        "encrypted": False,
+        "name": to.first_name or "",
+        "place": "",
+        "done_at": datetime.now(UTC),
+        "answers": answers(to.custom_fields),
+    }
 
 
 def composed(rendered: Rendered, to: Recipient, template: str) -> Letter:

@@ -27,7 +27,7 @@ from flow.records.database import Database
 from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 from flow.service import Service
-from flow.target import chosen
+from flow.target import check_one, chosen
 from flow.trial.files import Dump
 from flow.worker import Worker
 
@@ -109,8 +109,8 @@ def run(
         if worker is None and supervised(options) and not is_trial(options):
             leave(supervise(options))
         classes = chosen(targets)
-        if options["queue"] is not None and len(classes) > 1:
-            raise ConfigError(f"--queue goes with one pipeline, but {' '.join(targets)} has {len(classes)}")
+        if options["queue"] is not None:
+            check_one(classes, targets)
         if is_trial(options):
             leave(try_out(classes, url, options, lambda cls: made(cls, options, strict=strict)))
         workers = 1 if worker is None else worker.of

@@ -10,7 +10,7 @@ import click
 from flow.broker.url import BrokerUrl
 from flow.cli.logs import configure
 from flow.cli.options import amqp_url, database_url
-from flow.links import Tokens
+from flow.links import SECRET, Tokens
 from flow.options import variable
 from flow.records.url import DatabaseUrl
 from flow.serving.app import Policy
@@ -18,7 +18,6 @@ from flow.serving.service import Serving
 from flow.serving.tokens import ApiTokens
 from flow.settings import Secret
 
-SECRET = "FLOW_LINK_SECRET"
 TOKENS = "FLOW_API_TOKENS"
 
 

@@ -143,7 +143,7 @@ class Report:
             say(f"{self.told - TOLD} more lines are wrong")
         if intake.fault:
             say(str(intake.fault))
-        if account.fault:
+        if account.fault and str(account.fault) != str(intake.fault):
             say(str(account.fault))
         for reason, number in account.refused.items():
             say(f"{counted(number, 'message')} not taken by the broker, kept to be tried again: {reason}")

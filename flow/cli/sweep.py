@@ -38,7 +38,7 @@ async def run(url: BrokerUrl, database_url: DatabaseUrl, every: float | None) ->
     """Sweep once, or until SIGINT or SIGTERM; return the exit code."""
     publisher = Publisher(url, name="flow sweep")
     try:
-        async with Database.opened(database_url) as database:
+        async with Database.opened(database_url, away=every is not None) as database:
             sweeper = Sweeper(database, Outbox(database, publisher), say=say)
             if every is None:
                 swept = await sweeper.sweep(refused_too=True)

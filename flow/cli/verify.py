@@ -97,7 +97,8 @@ def verify(
             named=named,
             answer=usual if answer is None else function(answer),
         )
-        click.echo(f"{cls.__name__}: {schedules} runs of {len(samples)} messages from {plan.where}")
+        times = "1 run" if schedules == 1 else f"{schedules} runs"
+        click.echo(f"{cls.__name__}: {times} of {len(samples)} messages from {plan.where}")
         reviews = anyio.run(runs, plan, range(seed, seed + schedules), backend_options=backend())
         said, right = conclusion(reviews)
         for line in said:

@@ -2,11 +2,8 @@
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from flow.metrics import PipelineMetrics
-from flow.topology import DEAD_QUEUE, RETRY_QUEUE
 
 SPAN = 1.0  # seconds over which a rate is taken
 STEP = 0.5  # seconds between two points of a trend
@@ -93,42 +90,3 @@ class Meter:
                 self._trends[name].append(rate)
         rows = [Row(one, rates.get(one.name), tuple(self._trends[one.name])) for one in figures]
         return Reading(now - self._began, *self._state(), rows, self._notes())
-
-
-def figures_of(
-    metrics: PipelineMetrics, published: int, ready: Mapping[str, int], queue: str, target: str
-) -> list[Figure]:
-    """Return the way of messages through one pipeline, in its order.
-
-    *ready* are the messages that wait in the queues of the broker, by queue; *target* is what they are for.
-    """
-    account, buffered = metrics.account(queue), metrics.buffered()
-    batches = sum(count for name, count in buffered.items() if name.startswith("batcher "))
-    waiting = ready.get(RETRY_QUEUE, 0) + buffered.get("held", 0)
-    return [
-        Figure("published", None, published),
-        Figure(f"in {queue}", ready.get(queue, 0)),
-        Figure("received", buffered.get("processor", 0), account.received),
-        Figure("in open batches", batches),
-        Figure(f"delivered to {target}", None, account.delivered, main=True),
-        Figure("skipped", None, account.skipped),
-        Figure("retried", waiting, account.retrying),
-        Figure("parked", ready.get(DEAD_QUEUE, 0), account.parked),
-    ]
-
-
-def batch_note(metrics: PipelineMetrics) -> str:
-    """Say how many batches were closed and by what, how large they are, and how long a delivery takes."""
-    sizes = [(one.count, one.total) for one in metrics.batch_size.values()]
-    calls = [(one.count, one.total) for one in metrics.batch_seconds.values()]
-    triggers: defaultdict[str, int] = defaultdict(int)
-    for (_, trigger), count in metrics.batch_triggers.items():
-        triggers[trigger.value] += count
-    closed = ", ".join(f"{count} by {name}" for name, count in triggers.items() if count) or "none closed yet"
-    return f"batches: {closed}; {mean(sizes):.1f} messages, {1000 * mean(calls):.0f} ms each"
-
-
-def mean(parts: Sequence[tuple[int, float]]) -> float:
-    """Return the mean of several counts and sums; 0.0 of nothing."""
-    count = sum(number for number, _ in parts)
-    return sum(total for _, total in parts) / count if count else 0.0

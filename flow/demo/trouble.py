@@ -4,44 +4,71 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
+from flow.demo.cast import Role, Signature, number_of, role
 from flow.demo.crm_server import CrmServer
-from flow.demo.feeder import Feeder
+from flow.demo.mail_sink import MailSink
+from flow.demo.sqs_server import SqsServer
+from flow.demo.turnstile import Turnstile
 from flow.devbroker.server import DevBroker
 
 Scene = tuple[float, Callable[[], Awaitable[None]]]
 """At which part of a round it begins, and what happens."""
-FAILING = 12  # every so-manieth call the CRM answers with 500
+FAILING = 12  # every so-manieth call the CRM, or one entry of SQS, fails
 SLOW = 0.02  # seconds that the CRM takes for a call
+BUSY = 2  # attempts at which the CRM does not take a busy one
+NO_SUCH_ADDRESS = "550 5.1.1 no such address"
+GREYLISTED = "451 4.7.1 come again"
 
 
 class Trouble:
-    """Breaks connections and the CRM at set times of a round, and puts everything right at the end."""
+    """Breaks connections and targets at set times of a round, and puts everything right at the end."""
 
     def __init__(
-        self, broker: DevBroker, crm: CrmServer, feeder: Feeder, seconds: float, say: Callable[[str], None]
+        self,
+        broker: DevBroker,
+        turnstile: Turnstile,
+        crm: CrmServer,
+        sink: MailSink,
+        sqs: SqsServer,
+        seconds: float,
+        say: Callable[[str], None],
     ) -> None:
         """Strike in a round of so many *seconds*, and *say* so."""
         self._broker = broker
+        self._turnstile = turnstile
         self._crm = crm
-        self._feeder = feeder
+        self._sink = sink
+        self._sqs = sqs
         self._seconds = seconds
         self._outage = seconds / 7
         self._say = say
         self.played = anyio.Event()
         """Set when the first round is over, or `end` was called."""
         self._over = anyio.Event()
+        self._greylisted: set[str] = set()
         crm.faults.delay = SLOW
-        crm.faults.failing = FAILING
+        crm.faults.failing = sqs.failing = FAILING
+        sink.recipient = self._refusal
 
     @property
     def scenes(self) -> Sequence[Scene]:
         """What happens in a round."""
         return (
             (0.12, self._drop),
-            (0.30, self._crm_down),
-            (0.62, self._close),
-            (0.78, self._limit),
+            (0.28, self._crm_down),
+            (0.52, self._mail_down),
+            (0.66, self._close),
+            (0.74, self._throttle),
+            (0.80, self._limit),
         )
+
+    def meet(self, action_id: int, signature: Signature) -> None:
+        """Let the CRM treat an action as the role of its signature has it."""
+        name, faults = f"action-{action_id}", self._crm.faults
+        if signature.role is Role.REFUSED:
+            faults.invalid[name] = "no_such_country"
+        elif signature.role is Role.BUSY:
+            faults.busy[name] = BUSY
 
     async def run(self) -> None:
         """Play round after round until `end`."""
@@ -60,11 +87,20 @@ class Trouble:
         self._over.set()
         self.played.set()
         self._broker.faults.clear()
-        self._crm.faults.failing = 0
+        self._crm.faults.failing = self._sqs.failing = 0
 
     async def _wait(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
             await self._over.wait()
+
+    def _refusal(self, address: str) -> str | None:
+        part = role(number_of(address)) if number_of(address) else Role.SIGNER
+        if part is Role.BOUNCING:
+            return NO_SUCH_ADDRESS
+        if part is Role.GREYLISTED and address not in self._greylisted:
+            self._greylisted.add(address)
+            return GREYLISTED
+        return None
 
     async def _drop(self) -> None:
         self._say("the network drops the connection just before an acknowledgement arrives")
@@ -77,11 +113,23 @@ class Trouble:
         self._crm.faults.outage = False
         self._say("the CRM is up again")
 
+    async def _mail_down(self) -> None:
+        self._say("the mail server takes nothing for a moment: 421")
+        self._sink.down = True
+        await self._wait(self._outage / 3)
+        self._sink.down = False
+
     async def _close(self) -> None:
-        # Between two bursts: who publishes again what lost its confirm may tell the CRM twice.
-        async with self._feeder.burst:
+        # While nothing is on its way to the broker: what has to be published again may be told twice.
+        async with self._turnstile.closed():
             self._say("an operator closes every connection of the broker")
             self._broker.faults.close_connections(320, "closed by an operator")
+
+    async def _throttle(self) -> None:
+        self._say("SQS throttles")
+        self._sqs.throttled = True
+        await self._wait(self._outage / 4)
+        self._sqs.throttled = False
 
     async def _limit(self) -> None:
         self._say("the CRM wants fewer calls: 429, Retry-After: 1")

@@ -40,6 +40,7 @@ class Intake:
         self._stored = stored
         self._reading = anyio.CancelScope()
         self._in_vain: list[Wrong] = []  # of the batch in hand
+        self._gathered: list[bytes] = []  # the next batch, not complete yet
         self.read = 0
         self.stored = 0
         """Actions that are new."""
@@ -54,13 +55,16 @@ class Intake:
         """What made it end early, unless `stop` was called."""
 
     async def run(self, lines: Lines) -> None:
-        """Store all *lines*; return when each is stored or was handed back."""
+        """Store all *lines*; return when each that was taken from them is stored or was handed back."""
         with self._reading:
-            async for batch in batches(lines):
+            async for batch in batches(lines, self._gathered):
                 first = self.read + 1
                 self.read += len(batch)
                 with anyio.CancelScope(shield=True):  # whether it was stored must be known
                     await self._take(list(enumerate(batch, first)))
+        for raw in self._gathered:  # it was stopped before they were tried
+            self.read += 1
+            self._wrong(Wrong(self.read, raw, None))
 
     def stop(self) -> None:
         """Read no more; what is being stored is still waited for."""
@@ -140,9 +144,11 @@ class Intake:
         self.stop()
 
 
-async def batches(lines: Lines) -> AsyncIterator[list[bytes]]:
-    """Yield what is there, up to a batch, without waiting long for more."""
-    batch: list[bytes] = []
+async def batches(lines: Lines, batch: list[bytes]) -> AsyncIterator[list[bytes]]:
+    """Yield what is there, up to a batch, without waiting long for more.
+
+    What is cancelled leaves in *batch* what it has gathered.
+    """
     while True:
         ended = False
         with anyio.move_on_after(PAUSE if batch else None):
@@ -153,7 +159,8 @@ async def batches(lines: Lines) -> AsyncIterator[list[bytes]]:
             if not ended and len(batch) < BATCH:
                 continue
         if batch:
-            yield batch
-            batch = []
+            whole = batch.copy()
+            batch.clear()
+            yield whole
         if ended:
             return

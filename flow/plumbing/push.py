@@ -192,17 +192,29 @@ def check_document(body: bytes) -> bool:
     Raises:
         DecodeError: it is not; nothing of it is quoted.
     """
-    try:
-        body.decode()
-        msgspec.json.decode(body, type=msgspec.Raw)
-    except (ValueError, RecursionError):  # UnicodeDecodeError and msgspec's errors are ValueErrors
-        raise DecodeError("it is not valid JSON in UTF-8; --raw would push it as it is") from None
+    if not is_json(body):
+        ways = "--lines pushes each line of it, --raw all of it as it is"
+        raise DecodeError(f"it is not one JSON document in UTF-8: {ways}")
     return True
 
 
 def check_line(body: bytes) -> bool:
     """Check one line as `check_document` does, and leave out a blank one."""
-    return not body.isspace() and body != b"" and check_document(body)
+    if not body or body.isspace():
+        return False
+    if not is_json(body):
+        raise DecodeError("it is not valid JSON in UTF-8; --raw would push it as it is")
+    return True
+
+
+def is_json(body: bytes) -> bool:
+    """Tell whether *body* is one JSON document in UTF-8."""
+    try:
+        body.decode()
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (ValueError, RecursionError):  # UnicodeDecodeError and msgspec's errors are ValueErrors
+        return False
+    return True
 
 
 def check_nothing(_: bytes) -> bool:

@@ -12,7 +12,7 @@ from flow.codec import depth, tried
 from flow.crypto import KEY, decoded
 from flow.errors import ConfigError, DecodeError
 from flow.reasons import malformed, unfit
-from flow.schema import Contact, CustomFields, Tracking
+from flow.schema import Contact, CustomFields, Donation, Tracking
 from flow.topology import check_organisation
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -93,6 +93,8 @@ class Action(Line, frozen=True, kw_only=True):
     """None: now."""
     testing: bool = False
     custom_fields: CustomFields = {}
+    donation: dict[str, Any] | None = None
+    """Amount, currency and whatever else belongs to it."""
     contact: dict[str, Any] | None = None
     """The supporter's personal data, or only the `contactRef` of one who is known. None: only counted."""
     privacy: Privacy = Privacy()
@@ -184,8 +186,13 @@ def _check(line: Definition | Action) -> None:
                 raise DecodeError(f"publicKey is not {KEY} bytes in base64url")
         case Action(contact=dict()):
             _check_contact(line)
-    if isinstance(line, Action) and line.tracking is not None:
-        _fits(line.tracking, Tracking, "tracking")
+    if isinstance(line, Action):
+        for value, kind, what in (
+            (line.donation, Donation, "donation"),
+            (line.tracking, Tracking, "tracking"),
+        ):
+            if value is not None:
+                _fits(value, kind, what)
 
 
 def _check_contact(action: Action) -> None:

@@ -224,6 +224,7 @@ class Batch:
             "action_type": action.action_type,
             "testing": action.testing,
             "custom_fields": action.custom_fields,
+            "donation": action.donation,
             "tracking": action.tracking,
             "submission": action.submission,
             "created_at": action.created_at or self._at,

@@ -56,13 +56,19 @@ class Sweeper:
         Raises:
             DatabaseError: the records could not be read or written.
         """
+        settled = await self._settle()
+        return await self._publish(settled, refused_too=refused_too)
+
+    async def _settle(self) -> int:
         settled, after = 0, 0
         while True:
             changed, more = await self._processing.settle(after)
             settled += changed
             if more is None:
-                break
+                return settled
             after = more
+
+    async def _publish(self, settled: int = 0, *, refused_too: bool = False) -> Swept:
         account = await self._box.publish(refused_too=refused_too)
         reasons = await outbox.refusals(self._database)
         waiting, refused = await outbox.waiting(self._database)
@@ -76,26 +82,35 @@ class Sweeper:
         return Swept(settled, account, waiting, refused)
 
     async def run(self, every: float) -> None:
-        """Sweep again and again until cancelled, *every* so many seconds and when woken.
+        """Sweep again and again until cancelled, *every* so many seconds; when woken, publish in between.
 
-        What is down is waited for.
+        What is down is waited for, also before the first sweep.
 
         Raises:
             DatabaseError: the database cannot be used, and waiting would not help.
+            ConfigError: it has not the tables of this version.
         """
-        first = True
+        ready, first, due = False, True, 0.0
         while True:
+            now = anyio.current_time()
             try:
-                await self.sweep(refused_too=first)
-                first = False
+                if not ready:
+                    await self._database.ready()
+                    ready = True
+                if now >= due:
+                    await self.sweep(refused_too=first)
+                    first, due = False, now + every
+                else:  # looking for actions to settle takes the longer the more people have yet to confirm
+                    await self._publish()
             except DatabaseDown as error:
                 self._complain({"database": str(error)})
-            with anyio.move_on_after(every):
+                due = now + every
+            with anyio.move_on_after(max(0.0, due - anyio.current_time())):
                 await self._woken.wait()
             self._woken = anyio.Event()
 
     def wake(self) -> None:
-        """Sweep now: something was put into the outbox."""
+        """Publish now: something was put into the outbox."""
         self._woken.set()
 
     def _complain(self, complaints: dict[str, str]) -> None:

@@ -25,6 +25,7 @@ class Case:
     created_at: datetime
     testing: bool
     custom_fields: dict[str, Any]
+    donation: dict[str, Any] | None
     tracking: dict[str, Any] | None
     supporter_id: int
     supporter_status: SupporterStatus

@@ -47,8 +47,12 @@ class Database:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, url: DatabaseUrl | str, *, patience: float = PATIENCE) -> "AsyncIterator[Database]":
+    async def opened(
+        cls, url: DatabaseUrl | str, *, patience: float = PATIENCE, away: bool = False
+    ) -> "AsyncIterator[Database]":
         """Open the database of *url*, see that it is ready, and close it at the end.
+
+        With *away* it may still be down: whoever uses it calls `ready` until that succeeds.
 
         Raises:
             ConfigError: it is wrong, cannot be reached, or has not the tables of this version.
@@ -58,7 +62,8 @@ class Database:
             try:
                 await database.ready()
             except DatabaseDown as error:
-                raise ConfigError(f"The database cannot be opened: {error}") from error
+                if not away:
+                    raise ConfigError(f"The database cannot be opened: {error}") from error
             yield database
         finally:
             await database.close()

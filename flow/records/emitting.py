@@ -80,7 +80,7 @@ def action(case: Case, stage: Stage) -> dict[str, Any]:
         "schema": "proca:action:2",
         "stage": stage,
         **numbers(case),
-        "action": deed(case),
+        "action": deed(case) | ({} if case.donation is None else {"donation": case.donation}),
         **surroundings(case),
         "contact": contact(case),
         "personalInfo": personal_info(case),
@@ -90,7 +90,7 @@ def action(case: Case, stage: Stage) -> dict[str, Any]:
 
 
 def deed(case: Case) -> dict[str, Any]:
-    """Return the action itself; what is only tried out says so, also in news of the address."""
+    """Return the action without a donation; what is only tried out says so, also in news of the address."""
     return {
         "actionType": case.action_type,
         "createdAt": moment(case.created_at),

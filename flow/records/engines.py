@@ -1,5 +1,6 @@
 """The connections to each kind of database, with a limit to every wait."""
 
+import logging
 import sqlite3
 from contextlib import suppress
 from functools import partial
@@ -100,6 +101,9 @@ def postgresql(url: DatabaseUrl, *, connect: float, patience: float) -> AsyncEng
     Raises:
         ConfigError: the URL cannot be read by the driver.
     """
+    logging.getLogger("psycopg").setLevel(
+        logging.CRITICAL
+    )  # it warns in the server's words, which quote rows
     milliseconds = int(patience * 1000)
     arguments = {
         "connect_timeout": int(connect),

@@ -30,7 +30,7 @@ class Forgotten:
 
     contacts: int
     actions: int
-    """Actions that lost their custom fields and tracking."""
+    """Actions that lost their custom fields, donation and tracking."""
     reasons: int
     """Entries of the ledger that lost their reason."""
     waiting: int
@@ -67,14 +67,16 @@ async def forget(connection: AsyncConnection, person: Person, at: datetime) -> F
     theirs = actions.c.supporter_id.in_(person.supporters)
     rows = (await connection.execute(select(actions).where(theirs).order_by(actions.c.id))).all()
     ids = [row.id for row in rows]
-    telling = [row.id for row in rows if row.custom_fields or row.tracking]
+    telling = [row.id for row in rows if row.custom_fields or row.donation or row.tracking]
     rejected = await connection.execute(
         update(actions)
         .where(theirs, actions.c.processing_status.in_(WAITING))
         .values(processing_status="rejected", processed_at=at)
     )
     await connection.execute(
-        update(actions).where(actions.c.id.in_(telling)).values(custom_fields={}, tracking=null())
+        update(actions)
+        .where(actions.c.id.in_(telling))
+        .values(custom_fields={}, donation=null(), tracking=null())
     )
     gone = await connection.execute(delete(contacts).where(contacts.c.supporter_id.in_(person.supporters)))
     unsent = await connection.execute(

@@ -73,7 +73,7 @@ organisations = Table(
     # Who does it: the organisation itself from a queue of its own (custom), or flow's pipelines (system).
     Column("custom_supporter_confirm", Boolean, nullable=False, server_default=false()),
     Column("custom_delivery", Boolean, nullable=False, server_default=false()),
-    # NaCl public key (base64url): with it the personal data of new supporters is stored encrypted.
+    # NaCl public key (base64url): with it contacts are stored as boxes, beside what mails need in the clear.
     Column("public_key", String(64)),
     Column("mail_from", NAME),
     Column("created_at", Moment, nullable=False, server_default=func.now()),
@@ -138,6 +138,7 @@ contacts = Table(  # personal data, apart from everything else: `flow forget` de
     Column("nonce", String(64)),
     Column("encrypt_key", String(64)),
     Column("sign_key", String(64)),
+    Index("ix_contacts_email", "email"),  # every new signature asks whose address it is
 )
 
 actions = Table(
@@ -152,6 +153,7 @@ actions = Table(
     Column("processing_status", String(16), nullable=False, server_default="new"),
     Column("testing", Boolean, nullable=False, server_default=false()),
     Column("custom_fields", JSON, nullable=False),
+    Column("donation", JSON(none_as_null=True)),  # as it came; what a payment provider said may be in it
     Column("tracking", JSON(none_as_null=True)),
     # What a caller named it: the same action submitted twice is one.
     Column("submission", NAME, unique=True),

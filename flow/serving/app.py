@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from flow.endpoint import missing
-from flow.errors import ConfigError, DatabaseDown
+from flow.errors import ConfigError, DatabaseError
 from flow.links import VERBS, Tokens, Verb
 from flow.records.linked import Linked
 from flow.serving.desk import Decided, Desk
@@ -92,6 +92,17 @@ class Callbacks:
         """Answer a moderator's link, whose reference is a signed token; a program needs none."""
         return await self._answer(request, moderating=True)
 
+    async def lost(self, request: "Request", _: Exception) -> "Response":
+        """Answer what is no link, such as one that was cut off in a mail."""
+        from starlette.responses import JSONResponse
+
+        if "application/json" in request.headers.get("accept", ""):
+            return JSONResponse({"error": "not_found"}, 404, self._headers)
+        language = negotiated(request.headers.get("accept-language", ""))
+        response = self._page(language, "not_found", status=404)
+        response.headers.update(self._headers)
+        return response
+
     async def _answer(self, request: "Request", *, moderating: bool) -> "Response":
         """Answer, no sooner than the pace."""
         from starlette.responses import JSONResponse
@@ -113,7 +124,7 @@ class Callbacks:
             else:
                 response = self._page(language, refused.name, status=refused.status)
             response.headers.update(refused.headers)
-        except DatabaseDown as error:
+        except DatabaseError as error:
             log.error("a link could not be answered: %s", error)
             response = (
                 JSONResponse({"error": "away"}, 503) if json else self._page(language, "away", status=503)
@@ -272,6 +283,7 @@ def application(
             Route(f"/link/a/{link}", callbacks.moderator, methods=methods),
             Route("/livez", livez),
             Route("/readyz", readyz),
-        ]
+        ],
+        exception_handlers={404: callbacks.lost},
     )
     return ProxyHeadersMiddleware(app, trusted_hosts=list(proxies)) if proxies else app

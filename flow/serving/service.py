@@ -53,11 +53,11 @@ class Serving:
         """Serve until SIGINT or SIGTERM.
 
         Raises:
-            ConfigError: the database is wrong or not to be reached, or the address cannot be listened on.
+            ConfigError: the database is wrong, or the address cannot be listened on.
         """
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with AsyncExitStack() as stack:
-                database = await stack.enter_async_context(Database.opened(self._database_url))
+                database = await stack.enter_async_context(Database.opened(self._database_url, away=True))
                 publisher = Publisher(self._broker_url, name="flow-serve")
                 stack.push_async_callback(publisher.close)
                 sweeper = Sweeper(database, Outbox(database, publisher), say=log.error)

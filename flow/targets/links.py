@@ -1,11 +1,20 @@
-"""Links that stand in mails: to confirm, to deny, and to unsubscribe."""
+"""Links that stand in mails: to confirm, to deny, to decide, and to unsubscribe."""
 
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from flow.errors import ConfigError
+from flow.links import SECRET, VERBS, Links
+from flow.options import variable
+from flow.outcome import Reject, Unavailable
 from flow.records.mailing import Recipient
+from flow.schema import ActionMessage
 from flow.targets.addresses import mailbox
 from flow.targets.smtp import LOOPBACK
+
+About: TypeAlias = Literal["action", "supporter"]
+STAGES: Mapping[str | None, About] = {"action_confirm": "action", "supporter_confirm": "supporter"}
 
 
 class ConfirmLinks:
@@ -17,18 +26,49 @@ class ConfirmLinks:
         Raises:
             ConfigError: it is none that can stand in a mail.
         """
-        self._url = web_address("MAIL_LINK_URL", url).rstrip("/")
+        self._links = Links(web_address("MAIL_LINK_URL", url))
 
     def variables(self, to: Recipient) -> dict[str, str]:
         """Return `accept_link` and `reject_link`.
 
         Who asked for mail from the organisation opts in for the second time with the first of them.
         """
-        place, reference = f"{self._url}/link/s/{to.action_id}", quote(to.contact_ref, safe="")
+        action_id, reference = to.action_id, to.contact_ref
         return {
-            "accept_link": f"{place}/accept/{reference}{'?doi=1' if to.opt_in else ''}",
-            "reject_link": f"{place}/reject/{reference}",
+            "accept_link": self._links.supporter(action_id, "accept", reference, doi=to.opt_in is True),
+            "reject_link": self._links.supporter(action_id, "reject", reference),
         }
+
+
+class DecisionLinks:
+    """The links by which an organisation decides: of its actions as a moderator, or of its supporters."""
+
+    def __init__(self, url: str, environment: Mapping[str, str]) -> None:
+        """Take the address at which moderators reach `flow serve`; FLOW_LINK_SECRET of *environment* signs.
+
+        Raises:
+            ConfigError: it is none that can stand in a mail, or the secret is too short.
+        """
+        self._links = Links(web_address("MODERATE_LINK_URL", url), variable(environment, SECRET))
+
+    def of(self, body: ActionMessage) -> tuple[About, str, str]:
+        """Return what is to be decided, and the links that accept and reject it.
+
+        Raises:
+            Reject: nothing is to be decided.
+            Unavailable: it is an action, and there is no secret to sign with.
+        """
+        about, action_id, reference = STAGES.get(body.stage), body.action_id, body.contact.contact_ref
+        if about is None:
+            raise Reject("nothing in it is to be decided: is this the right queue?")
+        if about == "supporter":
+            accept, reject = (self._links.supporter(action_id, verb, reference) for verb in VERBS)
+            return about, accept, reject
+        try:
+            accept, reject = (self._links.moderator(action_id, verb) for verb in VERBS)
+        except ConfigError as error:
+            raise Unavailable(str(error)) from None
+        return about, accept, reject
 
 
 class UnsubscribeLinks:

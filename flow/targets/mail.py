@@ -1,13 +1,14 @@
 """Mails to supporters: settings, letters from templates, and one connection for each batch."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar, TypeVar
 
 from flow.batch import Batch
 from flow.errors import ConfigError
 from flow.message import Message
+from flow.options import seconds
 from flow.outcome import Reject, Retry, Skip, Unavailable
 from flow.records.database import Database
 from flow.records.mailing import Recipient, reachable
@@ -28,9 +29,10 @@ from flow.targets.smtp import (
 )
 from flow.targets.templates import Templates
 
+A = TypeVar("A")
 B = TypeVar("B", bound=IdsMessage | ActionMessage)
 BATCH = 90.0  # seconds in which mails of a batch are begun; with the last one it ends within 300
-SOONEST, LATEST = 60.0, 600.0  # seconds until a mail is tried again: twice as long each time
+LATEST = 600.0  # seconds until a mail is tried again, at most
 
 
 class MailSettings(Settings):
@@ -48,6 +50,7 @@ class MailSettings(Settings):
     bounce_address: str | None = None  # where servers report to; None: to the sender
     templates: str | None = None  # a folder of yours; None: only the templates that flow brings along
     test_address: str | None = None  # where the mails of test actions go; None: they are not sent
+    retry_after: float = 60.0  # seconds until a mail that was not taken is tried again; then twice as long
 
 
 class MailTarget:
@@ -76,6 +79,8 @@ class MailTarget:
         self._bounces = address_setting("MAIL_BOUNCE_ADDRESS", settings.bounce_address)
         self._test = address_setting("MAIL_TEST_ADDRESS", settings.test_address)
         self._bounced = Bounces(database)
+        seconds("MAIL_RETRY_AFTER", settings.retry_after)
+        self._soonest = settings.retry_after
 
     async def deliver(
         self, batch: Batch[B], found: Mapping[int, Recipient], letter: Callable[[Recipient], Letter]
@@ -90,14 +95,32 @@ class MailTarget:
             OutcomeUnknown: a mail was given to the server, whose reply was never heard.
             ConfigError: the pipeline has no claim.
         """
+
+        async def mail(session: "MailSession", message: Message[B]) -> None:
+            await self._mail(session, batch, message, found, letter)
+
+        await self.each(batch, mail)
+
+    async def each(
+        self, batch: Batch[A], mail: "Callable[[MailSession, Message[A]], Awaitable[None]]"
+    ) -> None:
+        """Call *mail* for each message of *batch*, with one session for all; what it raises decides one.
+
+        It surrounds the sending with `batch.sending`.
+
+        Raises:
+            Unavailable: the mail server is away; what was sent counts.
+            OutcomeUnknown: a mail was given to the server, whose reply was never heard.
+            ConfigError: the pipeline has no claim.
+        """
         if batch.claim is None:
             raise ConfigError("a pipeline that mails must have a claim, so that nobody is mailed twice")
         unknown: OutcomeUnknown | None = None
         async with self.session() as session:
             for message in batch:
                 try:
-                    with deciding(batch, message):
-                        await self._mail(session, batch, message, found, letter)
+                    with deciding(batch, message, self._soonest):
+                        await mail(session, message)
                 except OutcomeUnknown as error:
                     unknown = error
         if unknown is not None:
@@ -214,18 +237,18 @@ class MailSession:
 
 
 @contextmanager
-def deciding(batch: Batch[Any], message: Message[Any]) -> Iterator[None]:
+def deciding(batch: Batch[Any], message: Message[Any], soonest: float) -> Iterator[None]:
     """Let a verdict raised within decide *message* alone; a target that is away still decides all.
 
-    What is to be tried again without a time of its own waits a minute, then two, at most ten: servers that
-    do not know a sender yet ask for some patience.
+    What is to be tried again without a time of its own waits *soonest* seconds, then twice as long, at most
+    ten minutes: servers that do not know a sender yet ask for some patience.
     """
     try:
         yield
     except Skip as verdict:
         batch.skip(message, verdict.reason)
     except Retry as verdict:
-        patience = min(SOONEST * 2 ** min(message.attempt - 1, 10), LATEST)
+        patience = min(soonest * 2 ** min(message.attempt - 1, 10), LATEST)
         batch.retry(message, verdict.reason, patience if verdict.after is None else verdict.after)
     except Reject as verdict:
         batch.reject(message, verdict.reason)

@@ -1,10 +1,10 @@
 """A dry run: a pipeline whose delivering callback keeps what it gets instead of delivering it."""
 
 from dataclasses import dataclass, field
-from types import new_class
-from typing import Any, cast
+from typing import Any
 
 from flow.batch import Batch
+from flow.declaration import derived
 from flow.message import Message
 from flow.outcome import Decision, Outcome
 from flow.pipeline import Pipeline
@@ -39,10 +39,5 @@ class Rehearsal:
         def handle_message(_: Any, message: Message[Any]) -> None:
             self.messages.append(message)
 
-        body: dict[str, Any] = {
-            name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__", "name")
-        }
-        body.update(rate_limit=None, claim=None, handle_failed=Pipeline.handle_failed)
-        body.update({"handle_batch": handle_batch} if cls.batchings() else {"handle_message": handle_message})
-        made = new_class(cls.__name__, (cls,), exec_body=lambda space: space.update(body))
-        return cast("PipelineClass", made)
+        delivering = {"handle_batch": handle_batch} if cls.batchings() else {"handle_message": handle_message}
+        return derived(cls, rate_limit=None, claim=None, handle_failed=Pipeline.handle_failed, **delivering)

@@ -5,13 +5,16 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from flow.codec import tried
+from flow.errors import ConfigError
+from flow.retries import describe
 from flow.verify.history import Ending, History
 from flow.verify.marks import Marks
 
@@ -21,17 +24,32 @@ LOOKS = ("GET", "HEAD", "OPTIONS")
 LATENCY = 0.01  # seconds before a call has effect: nobody gets to know of it in the turn in which it was made
 SLOW = 0.3  # seconds
 LARGEST = 16 << 20
-FAULTS = (
-    ("answered 500", Ending.REFUSED),
-    ("took it and broke off", Ending.UNTOLD),
-    ("answered 502", Ending.REFUSED),
-    ("broke off before it took it", Ending.REFUSED),
-    ("was slow", Ending.TAKEN),
-)
 GONE = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 Answer: TypeAlias = Callable[[str, str, Any], Any]
 """Takes method, path with query, and the body read from JSON (None: it has none); returns what to answer."""
+
+
+class Fault(NamedTuple):
+    """What becomes of one call."""
+
+    text: str
+    """What the target did, in words."""
+    ending: Ending
+    status: int | None = 200
+    """None: it breaks off."""
+    latency: float = LATENCY
+    """Seconds."""
+
+
+FINE = Fault("", Ending.TAKEN)
+FAULTS = (
+    Fault("answered 500", Ending.REFUSED, 500),
+    Fault("took it and broke off", Ending.UNTOLD, None),
+    Fault("answered 502", Ending.REFUSED, 502),
+    Fault("broke off before it took it", Ending.REFUSED, None),
+    Fault("was slow", Ending.TAKEN, latency=SLOW),
+)
 
 
 def usual(method: str, _: str, body: Any) -> Any:
@@ -43,19 +61,19 @@ def usual(method: str, _: str, body: Any) -> Any:
     return {"id": "verify", "status": "ok"}
 
 
-def plan(seed: int) -> Iterator[tuple[str, Ending] | None]:
-    """Yield for each call that speaks of messages what goes wrong with it, or None; the *seed* decides.
+def plan(seed: int) -> Iterator[Fault]:
+    """Yield for each call that speaks of messages what goes wrong with it, or FINE; the *seed* decides.
 
     One of the first two is refused; from there on about every fourth meets another fault, never two in a
     row, so that no breaker opens.
     """
     chosen = random.Random(seed)
     if chosen.random() < 0.5:
-        yield None
+        yield FINE
     yield FAULTS[0]
     while True:
         for _ in range(chosen.randint(1, 5)):
-            yield None
+            yield FINE
         yield chosen.choice(FAULTS)
 
 
@@ -132,22 +150,25 @@ class Double:
             self._history.others += 1
             return self._fine(method, target, body)
         call = self._history.begin(about, f"{method} {urlsplit(target).path}")
-        fault, ending = next(self._plan) or ("", Ending.TAKEN)
-        call.fault = fault
-        await anyio.sleep(SLOW if fault == "was slow" else LATENCY)
-        self._history.end(call, ending)
-        if "broke off" in fault:
-            return None, b""
-        if ending is Ending.REFUSED:
-            return int(fault.split()[-1]), b"{}"
-        return self._fine(method, target, body)
+        fault = next(self._plan)
+        call.fault = fault.text
+        await anyio.sleep(fault.latency)
+        self._history.end(call, fault.ending)
+        if fault.status == 200:
+            return self._fine(method, target, body)
+        return fault.status, b"{}"
 
     def _fine(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
-        try:
-            read = json.loads(body) if body else None
-        except ValueError:
-            read = None
-        return 200, json.dumps(self._answer(method, target, read)).encode()
+        """Return status and content of what is answered when nothing goes wrong.
+
+        Raises:
+            ConfigError: the function that answers fails, or returns what is no JSON.
+        """
+        read, _ = tried(json.loads, body)
+        answer, error = tried(lambda: json.dumps(self._answer(method, target, read)).encode())
+        if error is not None:
+            raise ConfigError(f"the function of --answer failed: {describe(error)}")
+        return 200, answer
 
 
 async def content(reader: BufferedByteReceiveStream, headers: Mapping[str, str]) -> bytes:

@@ -32,9 +32,8 @@ def said(finding: Finding, samples: Sequence[Sample]) -> str:
     """Say a *finding* with the names of some of its messages."""
     named = [samples[number].name for number in finding.numbers[:SHOWN]]
     more = len(finding.numbers) - len(named)
-    return (
-        f"{len(finding.numbers)} {finding.sentence} ({', '.join(named)}{f' and {more} more' if more else ''})"
-    )
+    names = f"{', '.join(named)}{f' and {more} more' if more else ''}"
+    return f"{finding.sentence}: {len(finding.numbers)} ({names})"
 
 
 def listed(faults: Sequence[str]) -> str:

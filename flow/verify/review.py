@@ -16,7 +16,7 @@ class Finding:
     """One sentence about some messages."""
 
     sentence: str
-    """What is said after their count."""
+    """What is said before their count."""
     numbers: list[int]
 
 

@@ -29,6 +29,8 @@ NOWHERE = "amqp://guest:canary-secret@127.0.0.1:1/"
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "other.py").write_text(MINE)
+    (tmp_path / "more.py").write_text(MINE + MINE.replace("class Mine", "class More"))
     (tmp_path / "broken.py").write_text("class Mine:\n    raise ValueError('canary-secret')\n")
     return str(tmp_path)
 
@@ -58,6 +60,20 @@ async def test_everything_is_told_at_once_also_when_much_is_wrong(folder: str) -
     assert "CrmSettings needs CRM_URL to be set" in ended.out
     assert "canary" not in ended.out + ended.err
     assert ended.err == ""
+
+
+async def test_what_does_not_go_together_is_told(folder: str) -> None:
+    """What `flow run` refuses of several pipelines is wrong; a queue that two of them consume is a trap."""
+    same = await checked(folder, "mine", "other", "mine:Mine")
+    alone = await checked(folder, "more", "--queue", "any.queue")
+    run = await run_flow("run", "more", "--queue", "any.queue", url=NOWHERE, PYTHONPATH=folder)
+    sharing = await checked(folder, "more")
+
+    assert same.out.count("mine:Mine and other:Mine are both called mine: give one of them another name") == 1
+    assert same.out.count("Mine: options and callbacks") == 2
+    assert f"wrong        {run.err.removeprefix('flow: ')}" in alone.out
+    assert "Mine and More consume the same queue acme.crm: each of its messages goes to one of" in sharing.out
+    assert "same queue" not in alone.out
 
 
 async def test_a_missing_address_is_one_of_the_findings(folder: str) -> None:

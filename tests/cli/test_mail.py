@@ -21,6 +21,14 @@ async def test_a_template_is_shown_without_a_database() -> None:
     assert "https://example.org/link/s/7/accept/REFERENCE?doi=1" in ended.out
 
 
+async def test_what_moderators_get_is_shown_too() -> None:
+    ended = await run_flow("mail", "preview", "moderate")
+
+    assert ended.code == 0, ended.err
+    assert "> Name: Ada\n" in ended.out
+    assert "> comment: Clean water for all\n" in ended.out
+
+
 async def test_a_mail_of_an_action_is_masked_unless_asked_for(database_url: str, database: Database) -> None:
     signatures = Signatures(database, confirm=True)
     await signatures.define()

@@ -74,12 +74,17 @@ async def test_a_document_of_several_lines_is_one_message(
     assert await bodies_of(url, "acme.crm", 1) == [b'{\n  "actionId": 7\n}\n']
 
 
+def complaints(err: str) -> list[str]:
+    """Return what was said beside the progress, which is told every five seconds on a slow machine."""
+    return [line for line in err.splitlines() if not line.startswith("flow: pushed ")]
+
+
 async def test_two_thousand_lines_are_confirmed_and_arrive_once_each(amqp_url: str, url: BrokerUrl) -> None:
     lines = [b'{"actionId": %d}' % number for number in range(2000)]
 
     ended = await run_flow("push", *TARGET, "--lines", url=amqp_url, stdin=b"\n".join(lines) + b"\n")
 
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, complaints(ended.err)) == (0, [])
     assert ended.out.startswith("pushed 2000, confirmed 2000 in ")
     assert sorted(await bodies_of(url, "acme.crm", 2000)) == sorted(lines)
 
@@ -221,7 +226,7 @@ async def test_closed_connections_are_survived_with_an_exact_report(
 
     again = await run_flow("push", "--again", str(kept), url=amqp_url)
 
-    assert (again.code, again.err) == (0, "")
+    assert (again.code, complaints(again.err)) == (0, [])
     ready = await until_ready(url, "acme.crm", lambda count: count >= 20_000)
     arrived = await messages_of(url, "acme.crm", ready)
     assert {message.raw for message in arrived} == {b"%d" % number for number in range(20_000)}

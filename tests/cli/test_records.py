@@ -28,6 +28,7 @@ async def test_a_new_database_is_migrated_once(postgresql: PostgreSQLNode) -> No
     assert [line.split()[:2] for line in first.out.splitlines()[:-1]] == [
         ["done:", "0001"],
         ["done:", "0002"],
+        ["done:", "0003"],
     ]
     assert second.out == f"{place} has the tables of this version\n"
     assert (after.code, after.err) == (0, "")

@@ -61,7 +61,7 @@ async def test_a_person_is_forgotten_when_it_is_confirmed(database: Database, da
         f"supporters: {who}",
         f"actions: {made}",
         "contacts erased: 1",
-        "actions whose custom fields and tracking were erased: 1",
+        "actions whose custom fields, donation and tracking were erased: 1",
     ]
     assert "flow dead export" in yes.out
     assert f"supporters: {who}, forgotten before" in again.out

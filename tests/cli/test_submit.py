@@ -80,7 +80,7 @@ async def test_wrong_lines_are_told_kept_and_can_be_submitted_again(
         "flow: line 4: it is not JSON: wrong character at byte 0",
         "flow: line 6: its actionPage does not exist: define it first",
         "flow: line 7: the action has a field that is not known; known are actionPage, actionType, "
-        "submission, createdAt, testing, customFields, contact, privacy, tracking, links",
+        "submission, createdAt, testing, customFields, donation, contact, privacy, tracking, links",
     ]
     assert "3 lines are not stored: submit" in first.err
     assert "1 message in the outbox: flow sweep publishes" in first.err

@@ -75,7 +75,7 @@ async def test_what_never_ends_is_ended_and_is_wrong() -> None:
 
     assert ended.code == 1
     why = "not settled when time was up: the pipeline waited for a target that it took for unavailable"
-    assert f"WRONG: 6 {why}" in ended.out
+    assert f"WRONG: {why}: 6 (" in ended.out
     assert "seed 2" not in ended.out  # the other schedules would end in the same way
 
 
@@ -117,13 +117,14 @@ async def test_own_bodies_and_own_answers(tmp_path: Path) -> None:
             "got TARGET_ULR; did you mean TARGET_URL",
         ),
         ([f"{PLANTED}:Right", "--answer", "json:nothing"], 78, "--answer must be MODULE:FUNCTION"),
+        ([f"{PLANTED}:Right", "--answer", f"{PLANTED}:unwritable"], 78, "--answer failed: TypeError"),
+        ([f"{PLANTED}:Right", "--answer", f"{PLANTED}:forgetful"], 78, "KeyError in forgetful (planted.py:"),
         ([f"{PLANTED}:Wrong"], 2, "tests.verify.planted has no Wrong"),
     ],
 )
-async def test_what_is_wrong_before_the_start_is_a_sentence(
-    arguments: list[str], code: int, sentence: str
-) -> None:
+async def test_a_wrong_set_up_is_a_sentence(arguments: list[str], code: int, sentence: str) -> None:
     ended = await run_flow("verify", *arguments)
 
     assert ended.code == code
     assert sentence in ended.err
+    assert ended.err.count("\n") == 1

@@ -1,52 +1,47 @@
-"""Who is in the story: everybody has one part, and all of them appear."""
+"""Who is in the story: everybody has one part, and all of them appear in each organisation that has it."""
 
 from collections import Counter
 from itertools import islice
 
-import pytest
+import msgspec
 
-from flow.codec import Codec
-from flow.demo.cast import Role, Sent, cast
-from flow.errors import DecodeError
-from flow.outcome import Outcome
-from flow.schema import ActionMessage
-from tests.messages import MemoryOrigin
+from flow.demo.cast import Poison, Role, Signature, cast, number_of, role, signature
+from flow.demo.organisations import ACME, SADY
+from flow.plumbing.submission import Action, read
 
-FEW = list(islice(cast(), 404))
+FEW = list(islice(cast(), 303))
+SIGNATURES = [one for one in FEW if isinstance(one, Signature)]
 
 
-def read(sent: Sent) -> ActionMessage:
-    message = MemoryOrigin().message(sent.body())
-    Codec((ActionMessage,)).decode(message)
-    body: ActionMessage = message.body
-    return body
+def test_after_each_hundred_comes_what_nobody_can_read() -> None:
+    poison = [one for one in FEW if isinstance(one, Poison)]
+
+    assert [one.id for one in poison] == ["poison-1", "poison-2", "poison-3"]
+    assert [one.number for one in SIGNATURES] == list(range(1, 301))
 
 
-def test_each_message_has_an_id_of_its_own_and_every_role_appears() -> None:
-    roles = Counter(sent.role for sent in FEW)
+def test_every_role_appears_where_it_is_played() -> None:
+    roles = {party: Counter(one.role for one in SIGNATURES if one.party is party) for party in (ACME, SADY)}
 
-    assert len({sent.id for sent in FEW}) == 404
-    assert roles == {Role.SIGNER: 380, Role.BUSY: 8, Role.TESTER: 8, Role.REFUSED: 4, Role.POISON: 4}
-
-
-def test_the_role_is_in_the_message() -> None:
-    for sent in FEW:
-        if sent.role is Role.POISON:
-            with pytest.raises(DecodeError):
-                read(sent)
-            continue
-        body = read(sent)
-        assert sent.id == f"action-{body.action_id}"
-        assert body.action.testing is (sent.role is Role.TESTER)
+    assert set(roles[ACME]) == set(Role)
+    assert set(roles[SADY]) == set(Role) - {Role.BOUNCING, Role.GREYLISTED}  # nobody there gets such mail
+    assert roles[ACME].total() == 200
+    assert roles[ACME][Role.SIGNER] > 100
 
 
-def test_every_role_has_an_end() -> None:
-    ends = {role: role.outcome for role in Role}
+def test_it_is_what_can_be_submitted() -> None:
+    """What the demo submits would be taken by `flow submit` as a line, too."""
+    for one in SIGNATURES:
+        line = read(msgspec.json.encode(one.action))
+        assert isinstance(line, Action)
+        assert line.testing is (one.role is Role.TESTER)
+        assert number_of(one.email) == one.number
 
-    assert ends == {
-        Role.SIGNER: Outcome.DELIVERED,
-        Role.BUSY: Outcome.DELIVERED,
-        Role.TESTER: Outcome.SKIPPED,
-        Role.REFUSED: Outcome.PARKED,
-        Role.POISON: Outcome.PARKED,
-    }
+
+def test_the_same_number_is_the_same_signature() -> None:
+    assert signature(14) == signature(14)
+    assert signature(14).role is role(14) is Role.GREYLISTED
+
+
+def test_other_addresses_have_no_number() -> None:
+    assert number_of("moderators@example.org") == number_of("supporter+x@example.org") == 0

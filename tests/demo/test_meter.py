@@ -1,8 +1,6 @@
 """Figures while it runs: rates are of the last second, and read from what flow counts."""
 
-from flow.batch import Trigger
-from flow.demo.meter import Figure, Meter, batch_note, figures_of
-from flow.metrics import PipelineMetrics
+from flow.demo.meter import Figure, Meter
 
 
 class Watch:
@@ -59,37 +57,3 @@ def test_a_trend_has_a_point_for_each_half_second() -> None:
         watch.turn(0.25, 10)
 
     assert watch.meter.read().rows[0].trend == (40.0, 40.0, 40.0, 40.0)
-
-
-def test_figures_are_those_of_flow_and_the_broker() -> None:
-    metrics = PipelineMetrics("crm", ["default"])
-    account = metrics.account("acme.crm")
-    account.received, account.delivered, account.skipped, account.retrying, account.parked = 9, 4, 3, 2, 1
-    metrics.buffered = lambda: {"processor": 5, "held": 1, "parker": 0, "batcher default": 6}
-    ready = {"acme.crm": 7, "system.retry": 8, "system.dead": 1}
-
-    found = figures_of(metrics, 16, ready, "acme.crm", "the CRM")
-
-    assert [(one.name, one.now, one.total) for one in found] == [
-        ("published", None, 16),
-        ("in acme.crm", 7, None),
-        ("received", 5, 9),
-        ("in open batches", 6, None),
-        ("delivered to the CRM", None, 4),
-        ("skipped", None, 3),
-        ("retried", 9, 2),
-        ("parked", 1, 1),
-    ]
-
-
-def test_batches_are_told_in_one_line() -> None:
-    metrics = PipelineMetrics("crm", ["default"])
-    assert batch_note(metrics) == "batches: none closed yet; 0.0 messages, 0 ms each"
-
-    metrics.batch_triggers["default", Trigger.SIZE] = 2
-    metrics.batch_triggers["default", Trigger.TIMEOUT] = 1
-    metrics.batch_size["default"].observe_many(100, 2)
-    metrics.batch_size["default"].observe(40)
-    metrics.batch_seconds["default"].observe_many(0.02, 3)
-
-    assert batch_note(metrics) == "batches: 2 by size, 1 by timeout; 80.0 messages, 20 ms each"

@@ -7,8 +7,6 @@ import os
 import random
 import subprocess
 import time
-from base64 import urlsafe_b64encode
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,109 +16,25 @@ import anyio
 import anyio.abc
 import msgspec
 import pytest
-from nacl.public import PrivateKey
 from sqlalchemy import func, select, update
 
 from flow.crypto import KeyStore
 from flow.devbroker.server import DevBroker
-from flow.plumbing.processing import Processing
 from flow.records.database import Database
 from flow.records.tables import actions, contacts, outbox, supporters
 from flow.schema import ActionMessage
-from tests.broker.queues import eventually, until
+from tests.broker.queues import eventually
+from tests.end_to_end.campaigning import SIZE, Campaigning, text
 from tests.end_to_end.conftest import FLOW, environment
+from tests.end_to_end.deciding import Crowd, serving, sweeping
 from tests.nodes.rabbitmq_node import RabbitMQNode
-from tests.plumbing.signature_model import Deed, Model, Org
-from tests.plumbing.signatures import definitions, statuses
+from tests.plumbing.signature_model import Model
+from tests.plumbing.signatures import statuses
 from tests.plumbing.wires import Wires
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
 
-SIZE = int(os.environ.get("FLOW_TEST_SIGNATURES", "500"))
 Restart = Callable[[], Awaitable[None]]
-
-
-def text(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-class Campaigning:
-    """What is submitted and decided, for flow and for the model alike."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.acme = Org("acme", supporter_confirm=True)
-        self.brook = Org(
-            "brook",
-            campaign_supporter_confirm=True,
-            action_confirm=True,
-            custom_supporter=True,
-            custom_delivery=True,
-            encrypted=True,
-        )
-        self.orgs = [self.acme, self.brook]
-        self.private = PrivateKey.generate()
-        self.public = text(bytes(self.private.public_key))
-        self.model = Model()
-
-    def lines(self) -> list[bytes]:
-        """Return what `flow submit` reads; the model learns of it at once."""
-        found = []
-        for org in self.orgs:
-            for definition in definitions(org, self.public):
-                line = msgspec.to_builtins(definition)
-                kind = type(definition).__name__
-                found.append({"type": kind[0].lower() + kind[1:]} | line)
-        for number in range(SIZE):
-            found.append(self._line(number))
-        return [msgspec.json.encode(line) for line in found]
-
-    def _line(self, number: int) -> dict[str, Any]:
-        chance = self.random.random
-        org = self.random.choice(self.orgs)
-        testing = chance() < 0.05
-        line: dict[str, Any] = {
-            "actionPage": f"rivers/{org.name}",
-            "submission": f"form-{number}",
-            "testing": testing,
-            "customFields": {"number": number},
-        }
-        if chance() < 0.05:  # without a supporter
-            self.model.add(org, None, testing)
-            return line | {"actionType": "share"}
-        of_org = [one for one in self.model.people if one.org is org]
-        email = f"n{number}@example.org"
-        if chance() < 0.15 and of_org:  # a duplicate
-            email = self.random.choice(of_org).email
-        self.model.sign(org, email, testing)
-        line["contact"] = {"email": email, "firstName": "Ada", "lastName": f"Waters {number}"}
-        line["privacy"] = {"withConsent": True, "optIn": chance() < 0.5}
-        return line
-
-    def decisions(self) -> list[tuple[str, Deed, Any]]:
-        """Half of the supporters confirm, a tenth reject; then people moderate; some do it twice."""
-        found: list[tuple[str, Deed, Any]] = []
-        for deed in self.model.deeds:
-            if deed.person is None:
-                continue
-            chance = self.random.random()
-            if chance < 0.5:
-                found.append(("accept_person", deed, self.random.random() < 0.3))
-            elif chance < 0.6:
-                found.append(("reject_person", deed, None))
-        found += self.random.sample(found, len(found) // 10)
-        self.random.shuffle(found)
-        moderated = [
-            ("accept_deed" if self.random.random() < 0.7 else "reject_deed", deed, None)
-            for deed in self.model.deeds
-            if deed.org is self.brook and deed.person and self.random.random() < 0.8
-        ]
-        bounced = [("email", deed, "bounce") for deed in self.random.sample(self.model.deeds, SIZE // 20)]
-        return [*found, *moderated, *bounced]
-
-    def decide(self, what: str, deed: Deed, how: Any) -> str:
-        arguments = () if how is None else (how,)
-        return str(getattr(self.model, what)(deed, *arguments))
 
 
 @asynccontextmanager
@@ -131,27 +45,6 @@ async def process(*arguments: str, **more: str) -> AsyncIterator[anyio.abc.Proce
     )
     try:
         yield running
-    finally:
-        if running.returncode is None:
-            running.kill()
-        await running.aclose()
-
-
-@asynccontextmanager
-async def sweeping(folder: Path, setting: dict[str, str]) -> AsyncIterator[anyio.abc.Process]:
-    """Start `flow sweep`, and see it begin."""
-    said = folder / "said"
-    with said.open("wb") as log:
-        running = await anyio.open_process(
-            [*FLOW, "sweep", "--every", "0.2"],
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            env=environment(**setting),
-        )
-    try:
-        await until(lambda: b"sweeping" in said.read_bytes(), 60)
-        yield running
-        assert b"Traceback" not in said.read_bytes()
     finally:
         if running.returncode is None:
             running.kill()
@@ -174,7 +67,7 @@ async def numbers(database: Database) -> dict[int, tuple[int, str | None]]:
 
 
 async def show(url: str, broker: str, kill_broker: Restart, folder: Path) -> None:
-    """Do everything, with a kill of `flow submit`, of the sweeper and of the broker at random points."""
+    """Do everything; `flow submit`, `flow serve`, `flow sweep` and the broker are killed at random points."""
     seed = int(os.environ.get("FLOW_TEST_SEED", random.randrange(10**6)))
     print(f"seed {seed}, {SIZE} signatures")  # noqa: T201  (shown when it fails)
     campaign = Campaigning(seed)
@@ -219,51 +112,21 @@ async def decide_with_kills(
     folder: Path,
     setting: dict[str, str],
 ) -> None:
-    ids = {number: id_ for id_, (number, _) in known.items()}
-    processing = Processing(database)
     decisions = campaign.decisions()
-    points = sorted(campaign.random.sample(range(len(decisions)), 2))
-    answers: Counter[str] = Counter()
-    async with sweeping(folder, setting) as first:
-        for number, (what, deed, how) in enumerate(decisions):
-            if number == points[0]:
-                first.kill()
-                break
-            await decide(processing, campaign, ids, known, answers, (what, deed, how))
-    async with sweeping(folder, setting) as second:
-        for number, (what, deed, how) in enumerate(decisions[points[0] :], points[0]):
-            if number == points[1]:
-                await kill_broker()
-            await decide(processing, campaign, ids, known, answers, (what, deed, how))
-        second.terminate()
-        with anyio.fail_after(60):
-            assert await second.wait() == 0
-    print(dict(answers))  # noqa: T201
-
-
-async def decide(
-    processing: Processing,
-    campaign: Campaigning,
-    ids: dict[int, int],
-    known: dict[int, tuple[int, str | None]],
-    answers: Counter[str],
-    decision: tuple[str, Deed, Any],
-) -> None:
-    what, deed, how = decision
-    id_ = ids[deed.number]
-    reference = known[id_][1] or "nobody"
-    if what == "accept_person":
-        answer = await processing.accept_supporter(id_, reference, double_opt_in=how)
-    elif what == "reject_person":
-        answer = await processing.reject_supporter(id_, reference)
-    elif what == "accept_deed":
-        answer = await processing.accept_action(id_)
-    elif what == "reject_deed":
-        answer = await processing.reject_action(id_)
-    else:
-        answer = await processing.email_status(id_, how)
-    assert answer.change == campaign.decide(what, deed, how), (decision, answer)
-    answers[f"{what} {answer.change}"] += 1
+    serve, sweep = serving(folder, setting), sweeping(folder, setting)
+    crowd = Crowd(campaign, database, known)
+    points = campaign.random.sample(range(1, len(decisions) * 4 // 5), 3)
+    kills = dict(zip(points, (serve.restart, sweep.restart, kill_broker), strict=True))
+    try:
+        await sweep.start()
+        await crowd.decide(decisions, serve, kills)
+        await serve.stop()
+        await sweep.stop()
+    finally:
+        await serve.kill()
+        await sweep.kill()
+    assert crowd.broken > 0
+    print(f"killed at {points}, {crowd.broken} requests cut off; {dict(crowd.answers)}")  # noqa: T201
 
 
 async def sweep_the_rest(database: Database, setting: dict[str, str]) -> None:

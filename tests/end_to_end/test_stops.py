@@ -8,6 +8,7 @@ import pytest
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
 from flow.demo.signatures import action, body
+from flow.signals import TOGETHER
 from tests.end_to_end.conftest import Flow, action_ids, holds, lines
 from tests.nodes.rabbitmq_control import RabbitMQControl
 
@@ -52,9 +53,22 @@ async def test_a_second_signal_ends_at_once(flow: Flow, crm: CrmServer) -> None:
 
     running.signal(signal.SIGTERM)
     await running.says("finishing what was received")
+    await anyio.sleep(TOGETHER)  # what comes sooner is the same request
     running.signal(signal.SIGINT)
 
     assert await running.end(5) == 128 + signal.SIGINT
+
+
+@pytest.mark.timeout(120)
+async def test_a_request_that_comes_twice_at_once_is_one(flow: Flow) -> None:
+    """As `timeout` makes it, which signals the process and then its whole group."""
+    running = await flow.run("pipelines.crm")
+    await running.says("consumes acme.crm")
+
+    running.signal(signal.SIGTERM)
+    running.signal(signal.SIGINT)
+
+    assert await running.end(30) == 0, running.lines
 
 
 @pytest.mark.timeout(120)

@@ -11,6 +11,7 @@ import pytest
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
 from flow.demo.signatures import action, body
+from flow.signals import TOGETHER
 from tests.broker.queues import eventually
 from tests.end_to_end.conftest import Flow, FlowProcess, action_ids, holds, lines
 from tests.nodes.rabbitmq_control import RabbitMQControl
@@ -202,6 +203,7 @@ async def test_a_second_signal_ends_all_workers_at_once(flow: Flow, crm: CrmServ
 
     running.signal(signal.SIGTERM)
     await running.says("the workers finish what was received")
+    await anyio.sleep(TOGETHER)  # what comes sooner is the same request
     running.signal(signal.SIGINT)
 
     assert await running.end(10) == 128 + signal.SIGINT, "and standard error is closed by all"

@@ -13,7 +13,8 @@ SAID = [
     "Wrong.handle_message failed: CallbackCancelled in handle_message (wrong.py",
     "Wrong.handle_message failed: CallbackExit in handle_message (wrong.py",
     "Wrong.handle_message failed: KeyError in handle_message (wrong.py",
-    "Wrong.handle_batch failed: ValueError in handle_batch (wrong.py",
+    " is marked already (Retry), in handle_batch (wrong.py",
+    " is not in this batch, in handle_batch (wrong.py",
 ]
 HOPELESS = {wrong.STUCK, wrong.CANCELLED, wrong.EXITING, wrong.RAISING, wrong.FOREIGN}
 

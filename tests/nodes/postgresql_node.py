@@ -89,6 +89,11 @@ class PostgreSQLNode:
         with psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=10) as connection:
             connection.execute(statement)  # type: ignore[arg-type]  # names are of our own making
 
+    @property
+    def runs(self) -> bool:
+        """Whether it is started."""
+        return bool(self._processes)
+
     def stop(self) -> None:
         """End it at once (connections are cut); the data stay."""
         end(self._processes)

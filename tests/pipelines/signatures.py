@@ -20,13 +20,21 @@ class Signatures:
     database: Database
     confirm: bool
     name: str = "river_club"
+    decides: bool = False
+    """Whether the organisation confirms its supporters itself, and moderates what they do."""
     pages: dict[str, int] = field(default_factory=dict)
 
     async def define(self, **page: Any) -> None:
         """Make the organisation with a page for each language; *page*: what is said of all of them."""
         submitting = Submitting(self.database)
         await submitting.define(
-            Organisation(name=self.name, title="River Club", supporter_confirm=self.confirm)
+            Organisation(
+                name=self.name,
+                title="River Club",
+                supporter_confirm=self.confirm,
+                custom_supporter_confirm=self.decides,
+                action_confirm=self.decides,
+            )
         )
         await submitting.define(Campaign(name="clean_water", organisation=self.name, title="Clean water"))
         for locale in LOCALES:

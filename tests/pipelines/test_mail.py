@@ -436,6 +436,15 @@ async def test_greylisted_mails_wait_longer_each_time(postbox: Postbox) -> None:
     assert waits == [60.0, 120.0, 240.0, 480.0, 600.0, 600.0]
 
 
+async def test_the_first_wait_can_be_set(postbox: Postbox) -> None:
+    postbox.recipient = lambda address: "450 4.2.0 greylisted"
+    target = confirm(postbox, retry_after="1.5")
+
+    waits = [(await run_messages(target, [action()], attempt=attempt))[0].after for attempt in (1, 3)]
+
+    assert waits == [1.5, 6.0]
+
+
 async def test_nothing_personal_is_in_a_reason_or_log(
     postbox: Postbox, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
@@ -19,9 +19,10 @@ from flow.plumbing.outbox import LEASE, Outbox
 from flow.plumbing.sweeper import Sweeper
 from flow.records import outbox
 from flow.records.database import Database
-from flow.records.tables import published
+from flow.records.tables import actions, published
+from tests.broker.queues import eventually
 from tests.plumbing.signature_model import Org
-from tests.plumbing.signatures import define, outgoing, signature, submit
+from tests.plumbing.signatures import define, outgoing, signature, statuses, submit
 from tests.plumbing.wires import Wires
 
 # The node is started by a loop of its own, so before any fixture that runs on the loop of the tests.
@@ -134,6 +135,34 @@ async def test_what_no_queue_takes_is_kept_told_once_and_tried_again(
 
     assert (third.account.published, third.waiting, third.refused) == (3, 0, 0)
     assert len(await wires.drain("acme.crm")) == 3
+
+
+async def test_a_sweeper_that_is_woken_publishes_and_settles_in_its_own_time(
+    database: Database, acme: Org, publisher: Publisher, wires: Wires
+) -> None:
+    """Whoever decides wakes it; a look at all who have yet to confirm would keep every message waiting."""
+    await wires.lay(["acme"])
+    sweeper = Sweeper(database, Outbox(database, publisher))
+
+    async def published(count: int) -> bool:
+        return await notes(database) == count
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sweeper.run, 3600.0)
+        [imported] = await sign(database, acme, 1)
+        sweeper.wake()
+        await eventually(lambda: published(1))
+        async with database.begin() as connection:
+            await connection.execute(update(actions).values(processing_status="new"))
+        await sign(database, acme, 1)
+        sweeper.wake()
+        await eventually(lambda: published(2))
+        woken = (await statuses(database))[imported][0]
+        tasks.cancel_scope.cancel()
+    await sweeper.sweep()
+
+    assert woken == "new"
+    assert (await statuses(database))[imported][0] == "delivered"
 
 
 async def test_what_was_refused_is_tried_again_after_its_time(

@@ -173,12 +173,15 @@ async def test_messages_are_read_by_pipelines(database: Database, processing: Pr
     await define(database, org)
     fields = {"age": 42, "topics": ["rivers"], "comment": "Łódź"}
     tracking = {"source": "newsletter"}
-    [one] = await submit(database, signature(org, "Ada@Example.org", custom_fields=fields, tracking=tracking))
+    donation = {"amount": "1250", "currency": "EUR", "payload": {"order": "o-1"}, "provider": "any"}
+    more = {"custom_fields": fields, "tracking": tracking, "donation": donation}
+    [one] = await submit(database, signature(org, "Ada@Example.org", **more))
     await processing.accept_supporter(one.action_id, str(one.contact_ref), double_opt_in=True)
 
     codec = Codec((IdsMessage, ActionMessage, EventMessage))
     bodies = []
-    for _, _, raw in await outgoing(database, "acme"):
+    raws = [raw for _, _, raw in await outgoing(database, "acme")]
+    for raw in raws:
         read = message(raw)
         codec.decode(read)
         bodies.append(read.body)
@@ -191,6 +194,8 @@ async def test_messages_are_read_by_pipelines(database: Database, processing: Pr
     assert (action.contact.email, action.contact.last_name) == ("Ada@Example.org", "Waters")
     assert (action.contact.contact_ref, action.contact.dupe_rank) == (one.contact_ref, 0)
     assert action.action.custom_fields == fields
+    assert (action.action.donation.amount, action.action.donation.currency) == (1250, "EUR")
+    assert msgspec.json.decode(raws[1])["action"]["donation"] == donation
     assert action.tracking.source == "newsletter"
     assert action.org.name == "acme"
     assert action.privacy.email_status == "double_opt_in"

@@ -176,7 +176,10 @@ async def test_blank_lines_are_left_out_and_still_counted_as_lines() -> None:
     ids=repr,
 )
 def test_a_document_that_is_no_json_is_refused_without_being_quoted(body: bytes) -> None:
-    with pytest.raises(DecodeError, match=r"^it is not valid JSON in UTF-8; --raw would push it as it is$"):
+    sentence = (
+        "it is not one JSON document in UTF-8: --lines pushes each line of it, --raw all of it as it is"
+    )
+    with pytest.raises(DecodeError, match=f"^{sentence}$"):
         check_document(body)
 
 

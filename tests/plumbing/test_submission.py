@@ -26,6 +26,7 @@ WRONG = {
     f'{{{PAGE}, "contact": {{"contactRef": ""}}}}': "contact.contactRef must have 1 to 64 letters",
     f'{{{PAGE}, "contact": {{"email": "a@example.org", "area": "{"canary" * 3}"}}}}': "contact.area is",
     f'{{{PAGE}, "tracking": {{"source": 7}}}}': "tracking.source is not text",
+    f'{{{PAGE}, "donation": {{"amount": "canary"}}}}': "donation.amount is not a number",
     f'{{{PAGE}, "actionType": "canary\\u0000"}}': "it holds a NUL character, which cannot be stored",
     '{"type": "organisation", "name": "canary.org"}': "must not contain a dot",
     '{"type": "organisation", "name": "canary", "publicKey": "canary"}': "publicKey is not 32 bytes in",

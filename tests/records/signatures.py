@@ -77,6 +77,7 @@ async def action(
         action_type="register",
         processing_status=status,
         custom_fields={"comment": f"I am {name}"},
+        donation={"amount": 1250, "payload": {"holder": f"account of {name}"}},
         tracking={"source": name},
         created_at=START,
         processed_at=after(4),

@@ -1,5 +1,6 @@
 """Both databases: transactions, several writers, errors that tell what to do, and waits that end."""
 
+import logging
 import os
 import sqlite3
 import stat
@@ -200,6 +201,12 @@ async def test_a_server_that_stops_and_starts_again(postgresql: PostgreSQLNode, 
             postgresql.start()
 
         assert await count(database) == 0
+
+
+async def test_what_the_driver_warns_of_is_not_shown(postgresql_url: str) -> None:
+    """It would be in the words of the server, which quote rows."""
+    async with Database.opened(postgresql_url):
+        assert not logging.getLogger("psycopg.pipeline").isEnabledFor(logging.ERROR)
 
 
 async def test_who_waits_for_a_server_is_told_once_and_goes_on_when_it_is_there(

@@ -56,6 +56,7 @@ async def test_a_person_is_erased_everywhere_and_nobody_else(database: Database)
     text = await everything(database)
     assert "ada@" in before
     assert "I am ada" in before
+    assert "account of ada" in before
     assert [line for line in text.splitlines() if "ada" in line.replace("ref-ada", "")] == []
     assert text.count("bob@example.org") == before.count("bob@example.org")
     assert text.count("I am bob") == 1

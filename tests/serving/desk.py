@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 
 from flow.endpoint import Endpoint
-from flow.errors import DatabaseDown
+from flow.errors import DatabaseError
 from flow.links import Links, Tokens, Verb
 from flow.records.linked import Linked
 from flow.serving.app import Policy, application
@@ -29,11 +29,11 @@ class MemoryDesk:
         )
         self.statuses = {"supporter": "confirming", "action": "new"}
         self.calls: list[tuple[Any, ...]] = []
-        self.down = False
+        self.down: type[DatabaseError] | None = None
 
     async def find(self, action_id: int) -> Linked | None:
         if self.down:
-            raise DatabaseDown("the database is away")
+            raise self.down("the database is away")
         return self.found if action_id == 7 else None
 
     async def decide_supporter(self, action: Linked, verb: Verb, *, doi: bool) -> Decided:

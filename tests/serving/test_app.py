@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flow.errors import DatabaseDown, DatabaseError
 from flow.links import Links, Tokens
 from tests.serving.desk import ACME, OTHER, REF, SECRET, MemoryDesk, serving
 
@@ -59,6 +60,18 @@ async def test_the_button_confirms_and_may_be_pressed_again() -> None:
     assert [answer.status_code for answer in answers] == [200, 200]
     assert Page(answers[1].text).texts["h1"] == "Vielen Dank"
     assert browser.desk.statuses["supporter"] == "accepted"
+
+
+@pytest.mark.parametrize("path", ["/", "/link/s/7/accept/", "/link/s/7", "/link/s/7/accept/a/b"])
+async def test_a_link_that_was_cut_off_is_told_in_a_page(path: str) -> None:
+    async with serving() as browser:
+        person = await browser.get(path, accept_language="fr")
+        program = await browser.act(path)
+
+    assert (person.status_code, program.status_code) == (404, 404)
+    assert Page(person.text).texts["h1"] == "Ce lien ne fonctionne pas"
+    assert person.headers["content-security-policy"].startswith("default-src 'none'")
+    assert program.json() == {"error": "not_found"}
 
 
 async def test_what_was_decided_the_other_way_stays() -> None:
@@ -255,11 +268,12 @@ async def test_pages_load_nothing_run_nothing_and_are_kept_nowhere() -> None:
         assert answer.headers["referrer-policy"] == "no-referrer"
 
 
-async def test_without_the_database_it_says_to_come_back_and_is_not_ready() -> None:
+@pytest.mark.parametrize("error", [DatabaseDown, DatabaseError])
+async def test_without_the_database_it_says_to_come_back_and_is_not_ready(error: type[DatabaseError]) -> None:
     desk = MemoryDesk()
     async with serving(desk) as browser:
         ready = await browser.get("/readyz")
-        desk.down = True
+        desk.down = error
         answers = [await browser.post(SUPPORTER), await browser.act(SUPPORTER), await browser.get("/readyz")]
         live = await browser.get("/livez")
 

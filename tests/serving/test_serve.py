@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import httpx2
 import pytest
 
@@ -20,6 +21,7 @@ from flow.records.database import Database
 from flow.topology import organisation_topology
 from tests.broker.queues import until
 from tests.cli.conftest import Ended, end_of, run_flow, start_flow
+from tests.nodes.postgresql_node import PostgreSQLNode
 from tests.serving.desk import ACME, OTHER, SECRET
 
 pytestmark = pytest.mark.anyio
@@ -144,6 +146,77 @@ async def test_a_program_decides_with_its_token_and_another_organisations_cannot
             "agreed": True,
         }
         assert await run.statuses() == {("rejected", "rejected")}
+
+
+@asynccontextmanager
+async def started(database: str) -> AsyncIterator[tuple[anyio.abc.Process, str]]:
+    """Start `flow serve` without a broker; yield it with its address."""
+    process = await start_flow(
+        "serve",
+        "--port",
+        "0",
+        "--sweep-every",
+        "0.1",
+        url="amqp://127.0.0.1:1/",
+        FLOW_DATABASE_URL=database,
+        FLOW_LINK_SECRET=SECRET,
+    )
+    assert process.stderr is not None
+    said = b""
+    with anyio.fail_after(30):
+        while not (found := re.search(rb"http://[0-9.:]+", said)):
+            said += await process.stderr.receive()
+    try:
+        yield process, found[0].decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.aclose()
+
+
+async def test_it_may_start_before_its_database_and_before_its_broker(
+    postgresql: PostgreSQLNode, postgresql_url: str
+) -> None:
+    postgresql.stop()
+    try:
+        async with (
+            started(postgresql_url) as (process, address),
+            httpx2.AsyncClient(trust_env=False) as browser,
+        ):
+            link = Links(address, SECRET).moderator(1, "accept")
+            away = [await browser.get(f"{address}/readyz"), await browser.post(link)]
+            postgresql.start()
+            with anyio.fail_after(30):
+                while (await browser.get(f"{address}/readyz")).status_code != 200:
+                    pass
+            there = await browser.post(link)
+            ended = await end_of(process, signal.SIGTERM)
+    finally:
+        if not postgresql.runs:
+            postgresql.start()
+
+    assert [answer.status_code for answer in away] == [503, 503]
+    assert there.status_code == 404
+    assert ended.code == 0
+    assert "Traceback" not in ended.err
+
+
+async def test_a_database_that_comes_without_tables_ends_it_with_a_sentence(
+    postgresql: PostgreSQLNode,
+) -> None:
+    name = postgresql.add_database()
+    postgresql.stop()
+    try:
+        async with started(postgresql.url(name)) as (process, _):
+            postgresql.start()
+            ended = await end_of(process)
+    finally:
+        if not postgresql.runs:
+            postgresql.start()
+        postgresql.drop_database(name)
+
+    assert ended.code == 78
+    assert ended.err.splitlines()[-1].endswith("has no records yet: run flow records migrate")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

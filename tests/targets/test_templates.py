@@ -94,7 +94,7 @@ def test_the_templates_that_flow_brings_along_are_whole(name: str, locale: str, 
 def test_every_language_that_is_brought_along_has_all_parts() -> None:
     languages = [path for path in SHIPPED.glob("*/*") if path.is_dir()]
 
-    assert len(languages) == 6
+    assert len(languages) == 9
     for path in languages:
         assert {one.name for one in path.iterdir()} == {"subject.txt", "body.txt", "body.html"}
 

@@ -136,3 +136,13 @@ class OwnType(Pipeline[Own]):
 def accepted(_: str, __: str, body: dict[str, str]) -> dict[str, str]:
     """Answer as the target of `OwnType` does."""
     return {"accepted": body["number"]}
+
+
+def unwritable(_: str, __: str, body: object) -> object:
+    """Answer with what is no JSON."""
+    return {body is None}
+
+
+def forgetful(_: str, __: str, ___: object) -> object:
+    """Do not know what to answer."""
+    return dict[str, str]()["answer"]
