@@ -280,12 +280,9 @@ class World:
     def thanked(self) -> int:
         return sum(mail[0] != "sign" for mail in self.mails())
 
-    async def collect(self) -> None:
-        """Take from SQS what arrives."""
-        while True:
-            some = await anyio.to_thread.run_sync(self.sqs.some, self.queue_url)
-            self.stored += some
-            await anyio.sleep(0 if some else 0.3)
+    async def look(self) -> None:
+        """Look into SQS."""
+        self.stored = await anyio.to_thread.run_sync(self.sqs.stored, self.queue_url)
 
     async def forwards(self) -> bool:
         """Tell whether some is in SQS, and noted."""
@@ -629,11 +626,12 @@ async def all_there(world: World, people: People) -> None:
     try:
         with anyio.fail_after(PATIENCE):
             while True:
+                await world.look()
                 account = Account(world, people, await world.parked())
                 left = account.missing()
                 if not left and not people.busy:
                     return
-                await anyio.sleep(0.5)
+                await anyio.sleep(5 if LARGE else 0.5)
     except TimeoutError:
         raise AssertionError({name: list(several)[:5] for name, several in left.items()}) from None
 
@@ -706,12 +704,11 @@ async def test_every_supporter_has_the_mails_of_the_model_and_everybody_else_kno
         async with anyio.create_task_group() as working:
             working.start_soon(kill_each, world, processes, chance.random() < 0.5)
             working.start_soon(submit, world, signatures, chance)
-        tasks.start_soon(world.collect)
         await all_there(world, people)
         done = time.monotonic()
         codes = await stopped(processes)
         left = await left_over(world, amqp_url)
-        world.stored += await anyio.to_thread.run_sync(sqs.received, world.queue_url)
+        await world.look()
         account = Account(world, people, await world.parked())
         unknown = {queue: len(several) for queue, several in account.unknown.items() if several}
         again = {org: sum(crm.effects.values()) - len(crm.records) for org, crm in world.crms.items()}

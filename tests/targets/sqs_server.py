@@ -1,20 +1,29 @@
 """A server of SQS on 127.0.0.1, as moto runs it, and what lies in its queues."""
 
+import json
 import subprocess
 import sys
 from types import TracebackType
 from typing import Any
 
 SERVER = """
+import json
 import sys
 from moto.server import ThreadedMotoServer
+from moto.sqs.models import sqs_backends
 
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    queue = sqs_backends["123456789012"]["eu-central-1"].queues[line.strip()]
+    messages = [{"Body": one.body, "MessageAttributes": one.message_attributes} for one in queue.messages]
+    print(json.dumps(messages), flush=True)
 """
-"""Serves until its standard input ends, as it does when nobody holds the other end any more."""
+"""Serves until its standard input ends, as it does when nobody holds the other end any more.
+
+For each name of a queue it writes down what lies there: taking it from there, ten at a time, takes long.
+"""
 
 
 class SqsServer:
@@ -55,20 +64,19 @@ class SqsServer:
     def received(self, url: str) -> list[dict[str, Any]]:
         """Take everything that waits in a queue, in its order."""
         taken: list[dict[str, Any]] = []
-        while messages := self.some(url):
+        while messages := self._client.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], AttributeNames=["All"]
+        ).get("Messages"):
             taken += messages
+            for message in messages:
+                self._client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return taken
 
-    def some(self, url: str) -> list[dict[str, Any]]:
-        """Take up to ten of what waits in a queue, in its order."""
-        answer = self._client.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], AttributeNames=["All"]
-        )
-        messages: list[dict[str, Any]] = answer.get("Messages", [])
-        if messages:
-            entries = [
-                {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
-                for number, message in enumerate(messages)
-            ]
-            self._client.delete_message_batch(QueueUrl=url, Entries=entries)
-        return messages
+    def stored(self, url: str) -> list[dict[str, Any]]:
+        """Return body and attributes of everything in a queue, and leave it there."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(f"{url.rpartition('/')[2]}\n".encode())
+        self._server.stdin.flush()
+        found: list[dict[str, Any]] = json.loads(self._server.stdout.readline())
+        return found
