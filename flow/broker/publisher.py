@@ -101,7 +101,8 @@ class Publisher:
         opening = self._opening
         if opening is None or (opening.done() and not usable(opening)):
             opening = self._opening = background(self._open())
-        await asyncio.wait({opening})
+        if not opening.done():  # else nothing may come between the look at it and its use
+            await asyncio.wait({opening})
         error = error_of(opening)
         if isinstance(error, BrokerError):
             raise type(error)(*error.args) from error  # a new one for each who waits

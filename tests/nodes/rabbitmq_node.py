@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -151,8 +152,15 @@ class RabbitMQNode(RabbitMQControl):
         self._finalizer()
 
     def freeze(self) -> None:
-        """Stop its process in mid-air (SIGSTOP): connections stay open, nothing answers."""
-        self._processes[0].send_signal(signal.SIGSTOP)
+        """Stop its process in mid-air (SIGSTOP): connections stay open, nothing answers.
+
+        A busy machine stops the last of its threads some moments after the signal: that is waited for.
+        """
+        process = self._processes[0]
+        process.send_signal(signal.SIGSTOP)
+        ends = time.monotonic() + 10
+        while not stopped(process.pid) and time.monotonic() < ends:
+            time.sleep(0.01)
 
     def thaw(self) -> None:
         """Let a frozen node go on (SIGCONT)."""
@@ -296,3 +304,11 @@ def clear(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
     """Leave nothing behind."""
     end(processes)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def stopped(pid: int) -> bool:
+    """Tell whether every thread of a process has stopped."""
+    states = [
+        stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return all(state in "TtZ" for state in states)
