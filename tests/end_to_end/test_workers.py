@@ -147,6 +147,7 @@ async def test_the_endpoints_speak_for_all_workers(flow: Flow, crm: CrmServer) -
     running.signal(signal.SIGTERM)
     await running.says("the workers finish what was received")
     late = await endpoints.get("/readyz")
+    await anyio.sleep(TOGETHER)  # what comes sooner is the same request
     running.signal(signal.SIGTERM)
     await running.end(10)
 
