@@ -35,7 +35,7 @@ unit: setup
 
 # The pure tests and the suite of the development broker: no RabbitMQ, and seconds.
 quick: setup
-	$(BIN)/python -m pytest --quick --quiet --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --quick --quiet --numprocesses $(AT_ONCE) --dist worksteal
 
 # Resolve the dependencies anew (needs uv on the PATH); the locks hold hashes and no addresses.
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
