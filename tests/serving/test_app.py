@@ -96,6 +96,8 @@ WRONG = [
     f"/link/s/8/accept/{REF}",
     "/link/s/7/accept/guessed",
     f"/link/s/7/accept/{REF}x",
+    f"/link/s/7/accept/{REF[:-1]}",
+    f"/link/s/7/accept/{REF[:1]}",
     f"/link/s/7/destroy/{REF}",
     f"/link/s/07x/accept/{REF}",
     f"/link/s/-7/accept/{REF}",
