@@ -147,6 +147,17 @@ async def test_a_key_that_is_none_is_told() -> None:
     assert results[0].reason == "Claim.key must return a str, got int"
 
 
+@pytest.mark.parametrize("wrong", ["", "x" * 256, "a\0b", "a\ud800b"])
+async def test_a_key_that_cannot_be_kept_spoils_no_other(wrong: str) -> None:
+    claim = Claim(key=lambda message: wrong if message.body == 1 else str(message.body), unknown="park")
+    pipeline = type("Wrong", (Mail,), {"queue": "numbers", "claim": claim})()
+
+    results = await run_messages(pipeline, [{"n": n} for n in (1, 2, 3)])
+
+    assert results[0].reason.startswith("Claim.key must return 1 to 255 characters without NUL")
+    assert [one.outcome for one in results[1:]] == [Outcome.DELIVERED] * 2
+
+
 def test_a_claim_is_checked() -> None:
     with pytest.raises(ConfigError, match="unknown must be 'park' or 'again', got 'never'"):
         Claim(key=of, unknown="never")  # type: ignore[arg-type]
