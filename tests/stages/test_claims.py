@@ -240,6 +240,21 @@ async def test_while_the_ledger_is_away_nothing_is_told_and_nothing_started(
     assert books.fault is None
 
 
+async def test_without_a_claim_nothing_is_started_either_while_the_ledger_is_away(start: Start) -> None:
+    line = await begun(start, type("Single", (Single,), {"queue": "numbers", "claim": None}))
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    ledger.fails = "before"
+    await line.push(1)
+    await line.push(2)
+    await line.advance(MINUTES)
+    before = list(pipeline.sent)
+    ledger.fails = ""
+    for _ in range(6):
+        await line.advance(30.0)
+
+    assert (before, pipeline.sent) == ([1], [1, 2])
+
+
 async def test_a_drain_ends_in_time_without_the_ledger(start: Start, kind: type[Mail]) -> None:
     line = await begun(start, kind)
     faulty(line).fails = "after"
