@@ -3,6 +3,7 @@
 import os
 import sys
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from flow.outcome import Verdict
 from flow.records.database import Database
 from flow.records.mailing import Recipient, Recipients
 from flow.records.url import DatabaseUrl
-from flow.schema import IdsMessage
+from flow.schema import Donation, IdsMessage
 from flow.targets.addresses import mailbox, sender
 from flow.targets.forwarding import TEMPLATE, answers
 from flow.targets.letters import Letter, Sender, compose, message_id
 from flow.targets.links import ConfirmLinks, UnsubscribeLinks
-from flow.targets.mail import shown
 from flow.targets.templates import LetterTemplate, Rendered, Templates
+from flow.targets.variables import shown
 
 LINKS = "https://example.org"
 KINDS = (".eml", ".html", ".txt")
@@ -35,7 +36,9 @@ SAMPLE = Recipient(
     first_name="Ada",
     opt_in=True,
     action_type="register",
+    created_at=datetime(2026, 2, 19, 15, 17, tzinfo=UTC),
     custom_fields={"comment": "Clean water for all"},
+    donation=Donation(amount=Decimal(1250), currency="EUR", frequency_unit="one_off"),
     page="clean_water/river_club",
     locale="en",
     campaign="clean_water",
@@ -132,6 +135,7 @@ def masked(to: Recipient) -> Recipient:
         email="supporter@example.org" if to.email else to.email,
         first_name="[first name]" if to.first_name else to.first_name,
         custom_fields=dict.fromkeys(to.custom_fields, "[answer]"),
+        donation=SAMPLE.donation if to.donation else None,
     )
 
 
@@ -149,7 +153,7 @@ def asking(to: Recipient) -> dict[str, Any]:
         "encrypted": False,
         "name": to.first_name or "",
         "place": "",
-        "done_at": datetime.now(UTC),
+        "done_at": to.created_at,
         "answers": answers(to.custom_fields),
     }
 

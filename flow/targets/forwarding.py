@@ -19,8 +19,9 @@ from flow.settings import Secret, Settings, load
 from flow.targets.addresses import Mailbox, mailbox, one_line
 from flow.targets.letters import Letter, compose, message_id
 from flow.targets.links import About
-from flow.targets.mail import MailSession, MailSettings, MailTarget, shown
+from flow.targets.mail import MailSession, MailSettings, MailTarget
 from flow.targets.smtp import Bounced
+from flow.targets.variables import shown
 from flow.targets.webhook import WebhookTarget
 
 TEMPLATE = "moderate"

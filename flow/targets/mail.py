@@ -15,7 +15,7 @@ from flow.records.mailing import Recipient, reachable
 from flow.records.url import VARIABLE
 from flow.schema import ActionMessage, IdsMessage
 from flow.settings import Secret, Settings
-from flow.targets.addresses import Mailbox, mailbox, name_of_person, sender
+from flow.targets.addresses import Mailbox, mailbox, sender
 from flow.targets.bounces import Bounces
 from flow.targets.letters import Letter, Sender, compose, message_id
 from flow.targets.smtp import (
@@ -28,6 +28,7 @@ from flow.targets.smtp import (
     SmtpConnection,
 )
 from flow.targets.templates import Templates
+from flow.targets.variables import shown
 
 A = TypeVar("A")
 B = TypeVar("B", bound=IdsMessage | ActionMessage)
@@ -252,21 +253,6 @@ def deciding(batch: Batch[Any], message: Message[Any], soonest: float) -> Iterat
         batch.retry(message, verdict.reason, patience if verdict.after is None else verdict.after)
     except Reject as verdict:
         batch.reject(message, verdict.reason)
-
-
-def shown(to: Recipient) -> dict[str, Any]:
-    """Return the variables that every template gets."""
-    return {
-        "first_name": name_of_person(to.first_name),
-        "email": to.email or "",
-        "action_id": to.action_id,
-        "action_type": to.action_type,
-        "custom_fields": to.custom_fields,
-        "page": {"name": to.page, "locale": to.locale},
-        "campaign": {"name": to.campaign, "title": to.campaign_title},
-        "org": {"name": to.org, "title": to.org_title},
-        "unsubscribe_link": "",
-    }
 
 
 def address_setting(name: str, text: str | None) -> Mailbox | None:

@@ -5,9 +5,12 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -19,9 +22,11 @@ from flow.outcome import Outcome
 from flow.records.database import Database
 from flow.records.mailing import of_message
 from flow.records.url import VARIABLE
+from flow.schema import ActionMessage, Donation
 from flow.settings import load
 from flow.targets.links import ConfirmLinks
-from flow.targets.mail import MailSettings, shown
+from flow.targets.mail import MailSettings
+from flow.targets.variables import shown
 from flow.testing import Result, action, run_messages
 from pipelines.confirm import Confirm, ConfirmSettings
 from pipelines.thank_you import ThankYou, ThankYouSettings
@@ -217,6 +222,39 @@ async def test_duplicates_get_the_template_of_their_own_and_tests_go_to_the_test
         ("tests@example.org", "Thank you: Clean water"),
     ]
     assert len({one.mail["Message-ID"] for one in postbox.received}) == 3
+
+
+async def test_a_template_is_told_of_a_donation_and_when_it_was_made(
+    records: Callable[[bool], Signatures], postbox: Postbox, tmp_path: Any
+) -> None:
+    place = tmp_path / "thank_you" / "default"
+    place.mkdir(parents=True)
+    (place / "subject.txt").write_text("{{ 'Test: ' if testing }}Thanks")
+    gift = "{{ donation.amount }} {{ donation.currency }} {{ donation.frequency_unit }}"
+    (place / "body.txt").write_text(
+        f'{{{{ created_at.strftime("%d.%m.%Y") }}}} {{% if donation %}}{gift}{{% endif %}}'
+    )
+    signatures = records(False)
+    await signatures.define()
+    moment = datetime(2026, 2, 19, 23, 30, tzinfo=UTC)
+    money = {"amount": 1250, "currency": "EUR", "frequencyUnit": "monthly", "payload": {"iban": "canary"}}
+    messages: list[Any] = [
+        await signatures.sign("ada@example.org", donation=money, created_at=moment),
+        await signatures.sign("ben@example.org", created_at=moment, testing=True),
+    ]
+    whole = action(id=4711, email="cleo@example.org", thank_you_template="thank_you", created_at=moment)
+    given = Donation(amount=Decimal(500), currency="JPY", frequency_unit="one_off")
+    whole = msgspec.structs.replace(whole, action=msgspec.structs.replace(whole.action, donation=given))
+
+    pipeline = thank_you(postbox, templates=str(tmp_path), test_address="tests@example.org")
+    results = await run_messages(pipeline, [*messages, whole])
+
+    assert {result.outcome for result in results} == {Outcome.DELIVERED}
+    assert {one.to[0]: (one.mail["Subject"], one.text()) for one in postbox.received} == {
+        "ada@example.org": ("Thanks", "19.02.2026 12.50 EUR monthly\n"),
+        "tests@example.org": ("Test: Thanks", "19.02.2026\n"),
+        "cleo@example.org": ("Thanks", "19.02.2026 500 JPY one_off\n"),
+    }
 
 
 async def test_a_bad_recipient_is_parked_noted_and_told_and_fails_nobody_else(
@@ -517,7 +555,9 @@ def test_the_variables_of_templates_are_those_of_the_document() -> None:
     cells = [line.split("|")[1] for line in section.splitlines()[2:]]
     named = {name for cell in cells for name in re.findall(r"`([\w.]+)`", cell)}
 
-    to = of_message(action())
+    body = json.loads(sample("action"))
+    body["action"]["donation"] = {"amount": 1250, "currency": "EUR"}
+    to = of_message(msgspec.json.decode(json.dumps(body), type=ActionMessage))
     given = {
         f"{name}.{inner}" if isinstance(value, dict) and name != "custom_fields" else name
         for name, value in {**shown(to), **ConfirmLinks(LINKS).variables(to)}.items()

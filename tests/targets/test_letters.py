@@ -1,5 +1,6 @@
 """Letters: nothing that people type can add a header, and what programs read is right."""
 
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default
@@ -19,6 +20,7 @@ ADA = Recipient(
     action_id=7,
     contact_ref="fin/ger print",
     action_type="register",
+    created_at=datetime(2026, 2, 19, 15, 17, tzinfo=UTC),
     custom_fields={},
     page="clean_water/river_club",
     locale="de_AT",
