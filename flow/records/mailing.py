@@ -95,6 +95,22 @@ class Recipients:
         return found
 
 
+async def own_senders(database: Database, org_ids: "set[int]") -> "dict[int, str]":
+    """Return the senders of the organisations with *org_ids* that have one of their own, by one query.
+
+    Raises:
+        DatabaseDown: the database does not answer.
+    """
+    from sqlalchemy import select
+
+    from flow.records.tables import organisations
+
+    query = select(organisations.c.id, organisations.c.mail_from).where(organisations.c.id.in_(org_ids))
+    async with database.reading() as connection:
+        rows = (await connection.execute(query)).all()
+    return {row[0]: row[1] for row in rows if row[1]}
+
+
 def reachable(recipient: Recipient) -> Recipient:
     """Return *recipient* if mail may be sent to them.
 

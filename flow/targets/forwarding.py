@@ -13,13 +13,15 @@ from flow.batch import Batch
 from flow.errors import ConfigError
 from flow.message import Message
 from flow.outcome import Reject, Retry, Unavailable
+from flow.ratelimit import RateLimit
 from flow.records.mailing import of_message
 from flow.schema import ActionMessage, CustomFields
 from flow.settings import Secret, Settings, load
 from flow.targets.addresses import Mailbox, mailbox, one_line
 from flow.targets.letters import Letter, compose, message_id
 from flow.targets.links import About
-from flow.targets.mail import MailSession, MailSettings, MailTarget
+from flow.targets.mail import MailSettings, MailTarget
+from flow.targets.session import MailSession
 from flow.targets.smtp import Bounced
 from flow.targets.variables import shown
 from flow.targets.webhook import WebhookTarget
@@ -42,6 +44,7 @@ class ForwardSettings(Settings):
     cafile: str | None = None  # authorities to trust instead of the machine's
     to: str | None = None
     locale: str | None = None  # the language of the mails; None: that of the action page
+    rate: float | None = None  # questions a second, by either way; None: 20
 
     def __post_init__(self) -> None:
         """Refuse what says no way, or two.
@@ -100,14 +103,18 @@ class Forward(Protocol):
 
 
 @asynccontextmanager
-async def forwarding(settings: ForwardSettings, environment: Mapping[str, str]) -> AsyncIterator[Forward]:
+async def forwarding(
+    settings: ForwardSettings, environment: Mapping[str, str], rate_limit: RateLimit | None = None
+) -> AsyncIterator[Forward]:
     """Open the way that *settings* name; those of mail are in *environment*.
+
+    Mails that a *rate_limit* has let go together are spread evenly.
 
     Raises:
         ConfigError: a setting is missing or wrong.
     """
     if settings.url is None or settings.secrets is None:
-        yield MailForward(settings, load(MailSettings, environment))
+        yield MailForward(settings, load(MailSettings, environment), rate_limit)
         return
     async with WebhookTarget(
         "the moderators' webhook",
@@ -155,8 +162,10 @@ class WebhookForward:
 class MailForward:
     """Asks by one mail for each question, over one connection for a batch."""
 
-    def __init__(self, settings: ForwardSettings, mail: MailSettings) -> None:
-        """Take the settings.
+    def __init__(
+        self, settings: ForwardSettings, mail: MailSettings, rate_limit: RateLimit | None = None
+    ) -> None:
+        """Take the settings, and the *rate_limit* in whose pace mails go out.
 
         Raises:
             ConfigError: one of them is wrong, or a library is missing.
@@ -166,7 +175,7 @@ class MailForward:
             raise ConfigError(f"{settings.prefix}_TO must be an address like moderators@example.org")
         self._to: Mailbox = found
         self._locale = settings.locale
-        self._mail = MailTarget(mail)
+        self._mail = MailTarget(mail, rate_limit=rate_limit)
 
     async def deliver(self, batch: Batch[Question]) -> None:
         """Ask each question of *batch*.

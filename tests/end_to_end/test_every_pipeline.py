@@ -50,18 +50,16 @@ pytestmark = [pytest.mark.anyio, pytest.mark.broker, pytest.mark.timeout(120 + P
 CLICKERS = 16
 CONNECTIONS = 8 if LARGE else 2  # of one mailer
 MAILERS = """
-from flow import Batching, RateLimit
+from flow import Batching
 from pipelines import confirm, thank_you
 
 
 class Confirm(confirm.Confirm):
     batching = Batching(size=50, timeout=2.0, concurrency=8)
-    rate_limit = RateLimit(messages=100, per=1.0, key=lambda message: message.body.org_id)
 
 
 class ThankYou(thank_you.ThankYou):
     batching = Batching(size=50, timeout=2.0, concurrency=8)
-    rate_limit = RateLimit(messages=100, per=1.0, key=lambda message: message.body.org_id)
 """
 TESTS = "tests@example.org"
 FOLDERS = {"en": "default", "de_AT": "de", "de": "de", "fr": "fr"}

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,20 +13,24 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, select, update
 from sqlalchemy.engine import Engine
 
 import pipelines
 from flow.codec import Codec
 from flow.errors import ConfigError
 from flow.outcome import Outcome
+from flow.ratelimit import RateLimit
 from flow.records.database import Database
 from flow.records.mailing import of_message
+from flow.records.tables import organisations
 from flow.records.url import VARIABLE
 from flow.schema import ActionMessage, Donation
 from flow.settings import load
+from flow.targets.addresses import mailbox
 from flow.targets.links import ConfirmLinks
 from flow.targets.mail import MailSettings
+from flow.targets.senders import Senders, gap
 from flow.targets.variables import shown
 from flow.testing import Result, action, run_messages
 from pipelines.confirm import Confirm, ConfirmSettings
@@ -38,6 +43,7 @@ from tests.targets.mail_server import DROP, Postbox, mail_server
 pytestmark = pytest.mark.anyio
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "mail.md"
+BEES = "Bees <bees@example.org>"
 LINKS = "https://act.example.org"
 Outcomes = list[tuple[Outcome, str]]
 
@@ -86,12 +92,12 @@ def told(results: list[Result]) -> Outcomes:
 
 
 @contextmanager
-def selects() -> Iterator[list[str]]:
-    """Collect the queries for recipients."""
+def selects(beginning: str = "SELECT actions.id AS action_id") -> Iterator[list[str]]:
+    """Collect the queries with this *beginning*: those for recipients."""
     seen: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if statement.startswith("SELECT actions.id AS action_id"):
+        if statement.startswith(beginning):
             seen.append(statement)
 
     event.listen(Engine, "before_cursor_execute", note)
@@ -463,6 +469,92 @@ async def test_a_wrong_template_is_told_and_tried_again(postbox: Postbox, tmp_pa
     assert result.reason == "there is no template no_such_template for pl or default"
 
 
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_sender_waits_for_its_own_mails_and_for_nobody_elses(
+    records: Callable[[bool], Signatures], postbox: Postbox, database: Database, own: bool
+) -> None:
+    """Two organisations, of which the second has a sender of its own, or the same as the first."""
+    many = records(True)
+    few = Signatures(
+        database, True, "bee_club", mail_from=BEES if own else "mail@example.org", campaign="bees"
+    )
+    messages = []
+    for signatures, count in ((many, 12), (few, 3)):
+        await signatures.define()
+        messages += [await signatures.sign(f"{signatures.name}{n}@example.org") for n in range(count)]
+    begin, arrived = time.monotonic(), []
+
+    def note(envelope: Any) -> None:
+        arrived.append((envelope.rcpt_tos[0][:8], time.monotonic() - begin))
+
+    postbox.content = note
+    results = await run_messages(confirm(postbox, rate="5"), messages)
+
+    assert {result.outcome for result in results} == {Outcome.DELIVERED}
+    names = [name for name, _ in arrived]
+    assert sorted(names) == ["bee_club"] * 3 + ["river_cl"] * 12
+    last = names[::-1].index("bee_club")
+    assert (last > 4) if own else (last == 0)  # among the first of the others, or after them all
+    assert arrived[-1][1] >= 11 / 5  # the twelve went out no faster
+
+
+async def test_the_sender_of_an_organisation_is_looked_up_again_after_a_minute(
+    records: Callable[[bool], Signatures], database: Database
+) -> None:
+    usual = mailbox("mail@example.org")
+    assert usual is not None
+    now = 0.0
+    senders = Senders(database, usual, lambda: now)
+    await records(True).define()
+    async with database.reading() as connection:
+        [number] = (await connection.scalars(select(organisations.c.id))).all()
+
+    found = []
+    with selects("SELECT organisations.id") as queries:
+        for mail_from, now in ((None, 0.0), (BEES, 59.0), (BEES, 61.0), ("nobody", 122.0)):  # noqa: B007
+            async with database.begin() as connection:
+                await connection.execute(update(organisations).values(mail_from=mail_from))
+            await senders.look_up([number, number, None])
+            found.append(senders.of(number))
+
+    assert found == ["mail@example.org", "mail@example.org", "bees@example.org", "mail@example.org"]
+    assert (len(queries), senders.of(None)) == (3, "mail@example.org")
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "seconds"), [(50, 20.0, 0.05), (50, 0.1, 1.2), (1, 0.01, 60.0), (10, 100.0, 0.01)]
+)
+def test_the_mails_of_a_batch_are_spread_over_a_minute_at_most(
+    count: int, rate: float, seconds: float
+) -> None:
+    assert gap(RateLimit(messages=rate), count) == pytest.approx(seconds)
+    assert gap(None, count) == gap(RateLimit(calls=1), count) == 0.0
+
+
+def test_a_limit_of_a_class_counts_unless_a_rate_is_set() -> None:
+    def by_page(message: Any) -> Any:
+        return message.body.action_page_id
+
+    class Other(Confirm):
+        rate_limit = RateLimit(messages=3, per=2.0, key=by_page)
+
+    class Unlimited(Confirm):
+        rate_limit = None
+
+    usual, set_to = (
+        {
+            cls: cls(load(ConfirmSettings, environment(Postbox(), link_url=LINKS, **rate))).rate_limit
+            for cls in (Confirm, Other, Unlimited)
+        }
+        for rate in ({}, {"rate": "0.5"})
+    )
+
+    assert usual[Unlimited] is set_to[Unlimited] is None
+    found = [one for cls in (Confirm, Other) for one in (usual[cls], set_to[cls]) if one is not None]
+    assert [(one.messages, one.per) for one in found] == [(20, 1.0), (0.5, 1.0), (3, 2.0), (0.5, 1.0)]
+    assert [one.key == by_page for one in found] == [False, False, True, False]
+
+
 async def test_greylisted_mails_wait_longer_each_time(postbox: Postbox) -> None:
     postbox.recipient = lambda address: "450 4.2.0 greylisted"
 
@@ -510,6 +602,7 @@ async def test_nothing_personal_is_in_a_reason_or_log(
         ({"test_address": "nobody"}, "MAIL_TEST_ADDRESS must be an address like mail@example.org"),
         ({"bounce_address": "a b@c"}, "MAIL_BOUNCE_ADDRESS must be an address like mail@example.org"),
         ({"templates": "/nowhere"}, "the folder of templates /nowhere is not there"),
+        ({"rate": "0"}, "MAIL_RATE must be a number above 0, got 0"),
         ({"link_url": "http://example.org"}, "MAIL_LINK_URL must be an address that begins with https://"),
     ],
 )
@@ -576,4 +669,4 @@ def test_the_example_of_another_pace_keeps_the_claims_of_the_pipeline(
 
     assert issubclass(space["Confirm"], Confirm)
     assert space["Confirm"].name == Confirm.name
-    assert space["Confirm"].rate_limit != Confirm.rate_limit
+    assert space["Confirm"].batching != Confirm.batching
