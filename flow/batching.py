@@ -37,3 +37,18 @@ class Batching:
             raise ConfigError("Batching.weight and Batching.max_weight go together: give both or neither")
         if self.weight is not None and not callable(self.weight):
             raise ConfigError(f"Batching.weight must be a function of a message, got {self.weight!r}")
+
+    def weigh(self, message: Message[Any]) -> int:
+        """Return what *message* weighs; 0 without a `weight`. Raises what the user's function raises.
+
+        Raises:
+            ConfigError: it returned something that cannot be added up.
+        """
+        if self.weight is None:
+            return 0
+        weight: object = self.weight(message)
+        if not isinstance(weight, int) or weight < 0:
+            raise ConfigError(
+                f"Batching.weight must return a whole number from 0, got {type(weight).__name__}"
+            )
+        return weight

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from flow.errors import ConfigError
+from flow.ledger import clean
 from flow.message import Message
 from flow.options import option
 
@@ -46,9 +47,10 @@ class Claim:
         key: object = self.key(message)
         if not isinstance(key, str):
             raise ConfigError(f"Claim.key must return a str, got {type(key).__name__}")
-        if not 1 <= len(key) <= LONGEST_KEY or "\0" in key:
+        if not 1 <= len(key) <= LONGEST_KEY or key != clean(key):
             raise ConfigError(
-                f"Claim.key must return 1 to {LONGEST_KEY} characters without NUL, got {len(key)}"
+                f"Claim.key must return 1 to {LONGEST_KEY} characters without NUL and lone surrogates, "
+                f"got {len(key)}"
             )
         return key
 

@@ -17,7 +17,7 @@ class RateLimit:
 
     In any span of `s` seconds at most `limit × (1 + s / per)` are let through: what was not used is saved up
     for one `per`, no longer. A batch that is larger than the whole limit goes when everything is saved up,
-    and what follows waits until it is paid for.
+    and what follows waits until it is paid for. Only what is delivered counts; who waits longest is next.
     """
 
     calls: float | None = None
@@ -91,14 +91,16 @@ class RateLimiter:
         """Return how many buckets are kept."""
         return len(self._buckets)
 
-    def delay(self, first: Message[Any], messages: int, now: float) -> float:
+    def key(self, first: Message[Any]) -> Hashable:
+        """Return which limit is for a call with *first*. Raises what the user's `key` raises."""
+        return None if self._options.key is None else self._options.key(first)
+
+    def delay(self, key: Hashable, messages: int, now: float) -> float:
         """Let a call with *messages* messages begin and return 0.0, or return the seconds to wait.
 
-        *first* is one of the messages. A wait takes nothing: ask again when it is over. Raises what the
-        user's `key` raises.
+        *key* says which limit is for it. A wait takes nothing: ask again when it is over.
         """
         options = self._options
-        key = None if options.key is None else options.key(first)
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= self._crowd:

@@ -52,7 +52,9 @@ def test_a_limit_is_shared_by_everybody_who_asks() -> None:
     """J03: four in each span altogether, however many callers there are."""
     limiter = RateLimiter(RateLimit(calls=4, per=1.0))
 
-    through = [limiter.delay(MESSAGE, 1, 0.0) == 0.0 for _caller in range(2) for _call in range(4)]
+    through = [
+        limiter.delay(limiter.key(MESSAGE), 1, 0.0) == 0.0 for _caller in range(2) for _call in range(4)
+    ]
 
     assert through.count(True) == 4
 
@@ -105,8 +107,8 @@ def test_messages_are_counted_or_calls() -> None:
     by_message = RateLimiter(RateLimit(messages=100, per=1.0))
     by_call = RateLimiter(RateLimit(calls=2, per=1.0))
 
-    assert [by_message.delay(MESSAGE, 60, 0.0) for _ in range(2)] == [0.0, pytest.approx(0.2)]
-    assert [by_call.delay(MESSAGE, 60, 0.0) for _ in range(3)] == [0.0, 0.0, pytest.approx(0.5)]
+    assert [by_message.delay(None, 60, 0.0) for _ in range(2)] == [0.0, pytest.approx(0.2)]
+    assert [by_call.delay(None, 60, 0.0) for _ in range(3)] == [0.0, 0.0, pytest.approx(0.5)]
 
 
 def test_each_key_has_a_limit_of_its_own() -> None:
@@ -114,7 +116,7 @@ def test_each_key_has_a_limit_of_its_own() -> None:
     limiter = RateLimiter(RateLimit(calls=1, per=10.0, key=lambda message: message.raw))
     one, other = origin.message(1), origin.message(2)
 
-    assert [limiter.delay(message, 1, 0.0) for message in (one, other, one)] == [0.0, 0.0, 10.0]
+    assert [limiter.delay(limiter.key(message), 1, 0.0) for message in (one, other, one)] == [0.0, 0.0, 10.0]
 
 
 def test_limits_of_keys_that_are_not_used_any_more_are_forgotten() -> None:
@@ -124,7 +126,7 @@ def test_limits_of_keys_that_are_not_used_any_more_are_forgotten() -> None:
 
     for second in range(50):
         for _ in range(100):
-            assert limiter.delay(MESSAGE, 1, float(second)) == 0.0
+            assert limiter.delay(limiter.key(MESSAGE), 1, float(second)) == 0.0
 
     assert len(limiter) <= 1100
 
@@ -135,11 +137,11 @@ def test_a_limit_in_use_is_not_forgotten() -> None:
 
     for number in range(3000):
         seen.append(number)
-        limiter.delay(MESSAGE, 1, 0.0)
+        limiter.delay(limiter.key(MESSAGE), 1, 0.0)
     waits = 0
     for number in range(3000):
         seen.append(number)
-        waits += limiter.delay(MESSAGE, 1, 0.0) > 0
+        waits += limiter.delay(limiter.key(MESSAGE), 1, 0.0) > 0
 
     assert waits == 3000
 

@@ -110,7 +110,7 @@ class SqlClaims:
             of(pipeline, [key for key in rest if key not in ours])
         )
         for key, state, until, now in await connection.execute(others):
-            standings[key] = standing(state, (until - now).total_seconds())
+            standings[key] = standing(state, (until - now).total_seconds(), unknown)
         # One that was let go of meanwhile is looked at again.
         return {key: standings.get(key, Standing(Hold.ELSEWHERE)) for key in keys}
 
@@ -126,10 +126,13 @@ def of(pipeline: str, keys: Sequence[str]) -> ColumnElement[bool]:
     return and_(claims.c.pipeline == pipeline, claims.c.key.in_(keys))
 
 
-def standing(state: str, left: float) -> Standing:
-    """Say how a claim stands that is not ours, with *left* seconds to go."""
+def standing(state: str, left: float, unknown: Unknown) -> Standing:
+    """Say how a claim stands that is not ours, with *left* seconds to go.
+
+    One that ended just now could not be taken yet: it is looked at again.
+    """
     if state == DONE:
         return Standing(Hold.DONE)
     if left > 0:
         return Standing(Hold.ELSEWHERE, left)
-    return Standing(Hold.UNKNOWN if state == SENDING else Hold.ELSEWHERE)
+    return Standing(Hold.UNKNOWN if state == SENDING and unknown == "park" else Hold.ELSEWHERE)

@@ -69,8 +69,6 @@ class Books:
             self.claimant = acknowledger.claims = Claimant(
                 pipeline.claim, claims, self.commit, acknowledger, metrics, clock, timeout
             )
-            for deliverer in deliverers:
-                deliverer.claimant = self.claimant
         self.inquiry = Inquiry(metrics.pipeline, self.commit, recall, acknowledger, receive)
         self._closed = False
         self._acknowledger = acknowledger

@@ -1,29 +1,28 @@
 """Claims messages before the delivering callback, so that no effect happens twice."""
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
+import anyio
+
 from flow.batch import Batch
 from flow.claim import MARGIN, Claim, Claims, Hold, Standing
-from flow.clock import Clock, Timer
+from flow.clock import Clock
 from flow.errors import FlowError, LedgerError
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
 from flow.outcome import Outcome, Reject, Skip, Verdict
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.commit import GroupCommit
-from flow.stages.guard import Guard
+from flow.stages.elsewhere import Elsewhere, Later
+from flow.stages.guard import Guard, NotNow
 
-LOOK = 5.0  # seconds after which a claim that is held elsewhere is looked at again, at the latest
-SOON = 0.5  # seconds
 DUPLICATE = "a duplicate: it was done before"
 UNKNOWN = "outcome unknown: a worker ended in the middle of it"
 OVER = (State.STALE, State.SETTLED)
-
-Later = Callable[[Message[Any]], None]
 
 
 class OutcomeUnknown(FlowError):
@@ -49,20 +48,22 @@ class Claimant:
         self._commit = commit
         self._acknowledger = acknowledger
         self._metrics = metrics
-        self._clock = clock
         self._seconds = timeout + MARGIN
         self._holder = uuid4().hex
         self._keys: dict[Message[Any], str] = {}  # of what is claimed here
         self._mine: dict[str, Message[Any]] = {}  # the other way round
         self._begun: set[Message[Any]] = set()  # whose effect may have happened
-        self._later: dict[Message[Any], Timer] = {}  # whose claims are held elsewhere
         self._free: list[str] = []  # to be let go of
+        self._doubtful: list[str] = []  # the same, as unknown
+        self._flushing = anyio.Lock()
         self._sent: dict[str, None] = {}  # whose effects happened, which is not noted yet
+
+        self._elsewhere = Elsewhere(clock, self._seconds)
 
     @property
     def waiting(self) -> int:
         """How many messages wait for claims that are held elsewhere."""
-        return len(self._later)
+        return len(self._elsewhere)
 
     def key(self, message: Message[Any]) -> str | None:
         """Return the key that is claimed for *message*, if it is delivered."""
@@ -87,34 +88,40 @@ class Claimant:
             elif standing.hold is Hold.OURS:
                 admitted.append(message)
             elif standing.hold is Hold.ELSEWHERE:
-                self._wait(message, standing, later)
+                self._elsewhere.keep(message, standing.seconds, later)
             else:
                 message.state = State.RUNNING
                 await self._acknowledger.failed([message], self._verdict(standing), "claim")
         batch.messages[:] = [message for message in admitted if message.state is State.BATCHED]
         batch.claim = self._sending
 
-    def handling(self, handle: Callable[[Message[Any]], Any], later: Later) -> Callable[[Message[Any]], Any]:
-        """Return *handle*, a `handle_message` that delivers, with a claim around each call."""
+    async def claim(self, message: Message[Any], later: Later) -> None:
+        """Claim *message*, which `handle_message` delivers; it is not RUNNING any more if it has to wait.
 
-        def again(message: Message[Any]) -> None:
-            message.state = State.WAITING
-            later(message)
+        Then it is given to *later*, as by `admit`. Raises the verdict if there is nothing to deliver, and
+        what the user's `key` raises.
+
+        Raises:
+            LedgerError: it cannot be claimed now.
+        """
+        standing = (await self._take([message]))[message]
+        if isinstance(standing, Exception):
+            raise standing
+        if standing.hold is Hold.ELSEWHERE:
+            living = message.living()
+            if living is not None:  # else its redelivery is worked
+                self._elsewhere.keep(living, standing.seconds, later)
+        elif standing.hold is not Hold.OURS:
+            raise self._verdict(standing)
+
+    def handling(self, handle: Callable[[Message[Any]], Any]) -> Callable[[Message[Any]], Any]:
+        """Return *handle*, a `handle_message` that delivers, as the effect that is claimed."""
 
         async def claimed(message: Message[Any]) -> Any:
             try:
-                standing = (await self._take([message]))[message]
-                if isinstance(standing, Standing) and standing.hold is Hold.OURS:
-                    await self._begin(message)
-            except LedgerError:
-                standing = Standing(Hold.ELSEWHERE)
-            if isinstance(standing, Exception):
-                raise standing
-            if standing.hold is Hold.ELSEWHERE:
-                self.forget(message)
-                return self._wait(message, standing, again)
-            if standing.hold is not Hold.OURS:
-                raise self._verdict(standing)
+                await self._begin(message)
+            except LedgerError as error:
+                raise NotNow from error
             guard = Guard()
             with guard:
                 result = handle(message)
@@ -150,23 +157,18 @@ class Claimant:
         unknown = {message for message in messages if message in self._begun and message in self._keys}
         if self._claim.unknown == "again":
             unknown = set()
-        doubtful = [self._keys[message] for message in unknown]
-        self._free += [self._keys[one] for one in messages if one in self._keys and one not in unknown]
         for message in messages:
-            self.forget(message)
-        with suppress(LedgerError):  # they end by themselves
-            if doubtful:
-                name, holder = self._metrics.pipeline, self._holder
-                await self._commit.once(lambda: self._claims.doubt(name, doubtful, holder))
+            self._let_go(message, self._doubtful if message in unknown else self._free)
+        with suppress(LedgerError):  # it is tried again before anything else is claimed
             await self.flush()
         return unknown
 
     def returned(self, message: Message[Any]) -> None:
         """Take note that *message* goes back to its queue; its claim ends, unless its effect has begun."""
-        key = self._keys.get(message)
-        if key is not None and message not in self._begun and self.key(message) is None:
-            self._free.append(key)
-        self.forget(message)
+        if message in self._begun or self.key(message) is not None:
+            self.forget(message)
+        else:
+            self._let_go(message, self._free)
 
     def forget(self, message: Message[Any]) -> None:
         """Forget *message*: its claim is over, or ends by itself."""
@@ -180,16 +182,12 @@ class Claimant:
     def discard_stale(self) -> None:
         """Forget what is stale: the broker delivers it again."""
         for message in [one for one in self._keys if one.state is State.STALE]:
-            self.forget(message)
-        for message in [one for one in self._later if one.state is State.STALE]:
-            self._later.pop(message).cancel()
+            self._let_go(message, self._free)  # perhaps to another worker
+        self._elsewhere.discard_stale()
 
     def clear(self, queue: str | None = None) -> list[Message[Any]]:
         """Wait no more for the claims of messages of *queue*, or of all, and return them."""
-        found = [message for message in self._later if queue is None or message.queue == queue]
-        for message in found:
-            self._later.pop(message).cancel()
-        return found
+        return self._elsewhere.clear(queue)
 
     async def flush(self) -> None:
         """Let go of the claims that are not needed any more.
@@ -197,10 +195,22 @@ class Claimant:
         Raises:
             LedgerError: it cannot be noted now.
         """
-        if self._free:
-            keys, self._free = self._free, []
-            name, holder = self._metrics.pipeline, self._holder
-            await self._commit.once(lambda: self._claims.free(name, keys, holder))
+        async with self._flushing:  # else what is under way could let go of what is claimed after it
+            await self._end(self._doubtful, self._claims.doubt)
+            await self._end(self._free, self._claims.free)
+
+    async def _end(self, keys: list[str], end: Callable[[str, list[str], str], Awaitable[None]]) -> None:
+        some = list(keys)
+        if some:
+            await self._commit.once(lambda: end(self._metrics.pipeline, some, self._holder))
+            del keys[: len(some)]  # more may have come
+
+    def _let_go(self, message: Message[Any], keys: list[str]) -> None:
+        """Forget *message* and put its claim among the *keys* that end at the next flush."""
+        key = self._keys.get(message)
+        if key is not None and self._mine.get(key) is message:
+            keys.append(key)
+        self.forget(message)
 
     async def _take(self, messages: Sequence[Message[Any]]) -> dict[Message[Any], Standing | Exception]:
         """Claim *messages*; return how their claims stand, or why one cannot be claimed."""
@@ -217,6 +227,8 @@ class Claimant:
             elif key in wanted or not (holder is message or holder.state in OVER):
                 standings[message] = Standing(Hold.ELSEWHERE)  # with another copy, here
             else:
+                if holder is not message:  # it is over, and would be kept for ever
+                    self.forget(holder)
                 wanted[key] = self._mine[key] = message
                 self._keys[message] = key
         if not wanted:
@@ -228,12 +240,14 @@ class Claimant:
             )
         except BaseException:
             for message in wanted.values():
-                self.forget(message)
+                self._let_go(message, self._free)  # it may have been claimed
             raise
         for key, message in wanted.items():
             standings[message] = standing = found[key]
-            if standing.hold is not Hold.OURS or message.state is State.STALE:
+            if standing.hold is not Hold.OURS:
                 self.forget(message)
+            elif message.state is State.STALE:
+                self._let_go(message, self._free)
         return standings
 
     async def _begin(self, message: Message[Any]) -> None:
@@ -268,22 +282,6 @@ class Claimant:
         if message not in batch.marks:
             batch.sent.add(message)
             self._sent[self._keys[message]] = None
-
-    def _wait(self, message: Message[Any], standing: Standing, later: Later) -> None:
-        """Keep *message* until its claim is to be looked at again."""
-        living = message.living() if message.state is State.RUNNING else message
-        if living is None:
-            return  # its redelivery is worked
-        living.state = State.BATCHED
-        delay = SOON if standing.seconds <= 0 else min(standing.seconds + SOON, LOOK)
-        self._later[living] = self._clock.call_at(
-            self._clock.now() + delay, lambda: self._look(living, later)
-        )
-
-    def _look(self, message: Message[Any], later: Later) -> None:
-        del self._later[message]
-        if message.state is State.BATCHED:
-            later(message)
 
     def _verdict(self, standing: Standing) -> Verdict:
         if standing.hold is Hold.UNKNOWN:

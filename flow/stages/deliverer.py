@@ -11,7 +11,7 @@ import anyio
 from flow.batch import Batch
 from flow.batcher import Batcher
 from flow.batching import Batching
-from flow.clock import Clock, Timer
+from flow.clock import Clock
 from flow.errors import LedgerError
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
@@ -19,12 +19,11 @@ from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
 from flow.retries import judge
 from flow.stages.acknowledger import Acknowledger
-from flow.stages.bell import Bell
-from flow.stages.claimant import Claimant
+from flow.stages.admission import Admission
+from flow.stages.alarm import Alarm
 from flow.stages.gate import Gates
-from flow.stages.guard import CallbackTimeout, Guard
+from flow.stages.guard import CallbackTimeout, Guard, NotNow
 from flow.stages.mark import NOT_STARTED, Mark, Watchdog
-from flow.stages.pace import Pace
 
 TURN = 0.01  # seconds; a slot delivers that long before the rest of the loop runs and its settling is written
 
@@ -38,7 +37,7 @@ class Deliverer:
         options: Batching,
         pipeline: Pipeline[Any, Any],
         acknowledger: Acknowledger,
-        pace: Pace,
+        admission: Admission,
         metrics: PipelineMetrics,
         clock: Clock,
         *,
@@ -59,23 +58,20 @@ class Deliverer:
         self._metrics = metrics
         self._clock = clock
         self._idle = idle
-        self._bell = Bell()
-        self._timer: Timer | None = None
-        self._rung = False  # a slot was woken and has not run yet
         self._closed = False
         self._cancelled = False
         self._watchdog = Watchdog(self.marks, pipeline.batch_timeout, clock)
         self._handle = handle
-        self._pace = pace
-        self.claimant: Claimant | None = None
-        """What claims messages, if the pipeline has a claim."""
+        self._admission = admission
+        self._pace = admission.pace
+        self._alarm = Alarm(self.batcher, self._pace, clock)
         target = pipeline.name if name == "default" else f"{pipeline.name} {name}"
-        self.gates = Gates(target, options.concurrency, clock, self._bell.ring_all)
+        self.gates = Gates(target, options.concurrency, clock, self._alarm.bell.ring_all)
 
     @property
     def free(self) -> bool:
         """Whether a slot waits for a batch."""
-        return self._bell.waiting > 0
+        return self._alarm.bell.waiting > 0
 
     @property
     def startable(self) -> bool:
@@ -91,48 +87,50 @@ class Deliverer:
         """How many batches are being delivered."""
         return sum(mark.work is not None for mark in self.marks)
 
-    def put(self, message: Message[Any], key: Hashable, now: float, weight: int) -> None:
-        """Put *message* into the open batch of *key*."""
-        changed = self.batcher.add(message, key, now, weight)
+    def put(self, message: Message[Any], key: Hashable, weight: int) -> None:
+        """Put *message* into the open batch of *key*; what could spoil others, into one of its own."""
+        retried = message.held or b"x-death" in message.header
+        if message.alone or (retried and self._pipeline.retries.isolated(message.attempt)):
+            self.batcher.add_alone(message, key)
+            changed = True
+        else:
+            changed = self.batcher.add(message, key, self._clock.now(), weight)
         message.state = State.BATCHED
         if changed:
             self.look()
 
-    def put_alone(self, message: Message[Any], key: Hashable) -> None:
-        """Put *message* into a batch of its own."""
-        self.batcher.add_alone(message, key)
-        message.state = State.BATCHED
-        self.look()
+    def put_again(self, message: Message[Any], key: Hashable) -> None:
+        """Put *message* into the open batch of *key* once more, whose claim was held elsewhere."""
+        guard, weight = Guard(), self.options.max_weight or 0  # what cannot be weighed any more goes alone
+        with guard:
+            weight = self.options.weigh(message)
+        self.put(message, key, weight)
 
     def look(self) -> None:
-        """Wake a slot when a batch may go, else see to it that one is woken when the next is due."""
+        """Wake a slot when a batch may go; when none will, give back what waits."""
         if self._closed:
             for message in self.batcher.clear():
                 self._acknowledger.give_back(message)
-        elif not self.batcher.ready:
-            self._arm()
-        elif not self._rung:
-            self._rung = self._bell.waiting > 0
-            self._bell.ring()
+        else:
+            self._alarm.look()
 
     def starve(self, queue: str, enough: int) -> bool:
         """Let the largest open batches go until *enough* messages of *queue* are released."""
         released = self.batcher.starve(queue, enough)
         if released:
-            self._bell.ring_all()
+            self._alarm.bell.ring_all()
         return released > 0
 
     def flush(self) -> None:
         """Let every open batch go, now and from now on."""
         self.batcher.flush()
-        self._bell.ring_all()
+        self._alarm.bell.ring_all()
 
     def close(self) -> None:
         """Start nothing more and give back what waits in batches."""
         self._closed = True
         self.gates.stop()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.stop()
         for message in self.batcher.clear():
             self._acknowledger.give_back(message)
 
@@ -140,9 +138,11 @@ class Deliverer:
         """Cancel the running deliveries and return their messages."""
         self._cancelled = True
         self._watchdog.stop()
-        cancelled = [message for mark in self.marks if mark.work is not None for message in mark.work]
-        sent = {message for mark in self.marks if mark.work is not None for message in mark.work.sent}
-        self._acknowledger.delivered([message for message in cancelled if message in sent])
+        running = [mark.work for mark in self.marks if mark.work is not None]
+        self._acknowledger.delivered(
+            [message for batch in running for message in batch if message in batch.sent]
+        )
+        cancelled = [message for batch in running for message in batch]
         for mark in self.marks:
             mark.work = None
             mark.scope.cancel()
@@ -164,14 +164,13 @@ class Deliverer:
         while not mark.scope.cancel_called:
             batch = self._take()
             if batch is None:
-                self._arm()
+                self._alarm.arm()
                 if not self._idle(self):
-                    await self._bell.wait()
-                    self._rung = False
+                    await self._alarm.wait()
                     turn_ends = self._clock.now() + TURN
                 continue
             self.look()
-            if (self._pace.limited or self.claimant is not None) and not await self._admitted(batch, mark):
+            if self._admission.needed and not await self._admitted(batch, mark):
                 continue
             self._start(batch, mark)
             with guard:
@@ -197,30 +196,26 @@ class Deliverer:
         return batch
 
     async def _admitted(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> bool:
-        """Wait for the rate limit, then claim the messages; tell whether there is something to deliver.
-
-        Messages whose session ended meanwhile leave the batch, and so do those that are not to be delivered.
-        """
+        """Wait until *batch* may be delivered; tell whether it may, in part at least."""
         mark.work, mark.since = batch, math.inf
-        guard, may_start = Guard(), False
+        guard, admitted = Guard(), False
         with guard:
-            may_start = await self._pace.wait(batch.messages[0], len(batch))
-            batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
-            if may_start and self.claimant is not None:
-                await self.claimant.admit(batch, lambda message: self.put_alone(message, batch.key))
-        batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
-        error = None if isinstance(guard.error, LedgerError) else guard.error
-        if guard.error is None and may_start and batch.messages and not self.gates.shut(batch.queue):
+            admitted = await self._admission.batch(
+                batch, lambda: self._shut(batch), lambda message: self.put_again(message, batch.key)
+            )
+        if admitted:
             return True
+        batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
         for message in batch.messages:
             message.state = State.RUNNING
-        if error is None:
-            self._keep(batch, batch.messages, first=True)
-            self.batcher.done(batch)
-        else:
-            await self._end(batch, mark, error)
+        await self._end(batch, mark, guard.error or NotNow())
         mark.work = None
         return False
+
+    def _shut(self, batch: Batch[Any]) -> bool:
+        """Tell whether *batch* may not be delivered now; as a probe, only one message of it may."""
+        gates = self.gates
+        return gates.shut(batch.queue) or (len(batch) > 1 and gates.single(batch.queue))
 
     def _start(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> None:
         mark.work, mark.since, mark.epoch = batch, self._clock.now(), self.gates.start(batch.queue)
@@ -243,8 +238,8 @@ class Deliverer:
         if batch.marks or batch.sent:
             unmarked = [one for one in batch.messages if one not in batch.marks and one not in batch.sent]
             self._acknowledger.delivered([one for one in batch.messages if one in batch.sent])
-        if self.claimant is not None:
-            unmarked = await self.claimant.ended(batch, unmarked, error)
+        if self._admission.claimant is not None:
+            unmarked = await self._admission.claimant.ended(batch, unmarked, error)
         if error is None:
             self._acknowledger.delivered(unmarked)
         for message in batch.messages if batch.marks else ():
@@ -253,7 +248,7 @@ class Deliverer:
                 decision = judge(verdict, message.attempt, self._pipeline.retries)
                 await self._acknowledger.decide(message, decision)
         if down:
-            self._keep(batch, unmarked, first=isinstance(error, Unavailable | LedgerError))
+            self._keep(batch, unmarked, first=isinstance(error, Unavailable | LedgerError | NotNow))
         elif error is not None:
             self._metrics.batch_errors += 1
             await self._acknowledger.failed(unmarked, error, "handle_batch")
@@ -262,11 +257,14 @@ class Deliverer:
     def _tell_gates(self, batch: Batch[Any], mark: Mark[Batch[Any]], error: Exception | None) -> bool:
         """Tell the gates how a call ended; return whether its messages are to be kept."""
         epoch, mark.epoch = mark.epoch, NOT_STARTED
-        if isinstance(error, LedgerError) and self.claimant is not None:
+        claiming = self._admission.claimant is not None
+        if isinstance(error, NotNow) or (claiming and isinstance(error, LedgerError)):
             if epoch != NOT_STARTED:  # no effect could begin, which says nothing about the target
                 self.gates.abandoned(batch.queue, epoch)
             return True
         down = epoch != NOT_STARTED and self.gates.ended(batch.queue, epoch, error)
+        if down:
+            self._pace.wake()
         self._metrics.circuit_open[self.name] = bool(self.gates.down)
         return down
 
@@ -287,14 +285,3 @@ class Deliverer:
             self.batcher.put_back(batch.part(kept))
         elif kept:
             self.batcher.put_last(batch.part(kept))
-
-    def _arm(self) -> None:
-        """See to it that a slot is woken when the next open batch is due."""
-        if self._timer is None and not self._pace.halted:
-            due = self.batcher.deadline()
-            if due is not None:
-                self._timer = self._clock.call_at(due, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        self._bell.ring()

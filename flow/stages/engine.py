@@ -17,6 +17,7 @@ from flow.metrics import PipelineMetrics
 from flow.outcome import Decision, Outcome
 from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
+from flow.stages.admission import Admission
 from flow.stages.bell import Bell
 from flow.stages.books import Books, Store
 from flow.stages.deliverer import Deliverer
@@ -83,6 +84,7 @@ class Engine:
         )
         self._parker = Parker(park, self.acknowledger.settle, clock, loop=pipeline.park == "loop")
         self._pace = Pace(pipeline.rate_limit, metrics, clock)
+        self._admission = Admission(self._pace, clock)
         batchings = pipeline.batchings()
         slots = pipeline.concurrency + sum(one.concurrency for one in batchings.values())
         self._threads = Threads(slots, pipeline.name) if pipeline.blocking else None
@@ -90,6 +92,7 @@ class Engine:
         self._relief = Relief(self.deliverers, clock.now)
         recall = Recall(self.memory, self.acknowledger)
         self.books = None if store is None else self._books(store, recall, clock)
+        self._admission.claimant = None if self.books is None else self.books.claimant
         self._processor = self._handlers(recall, clock)
         parts = self._parts()
         self._waiting, self._drain = Waiting(parts, clock.now), Drain(parts, self._quiet)
@@ -175,6 +178,7 @@ class Engine:
         self._processor.reception.discard_stale()
         if self.books is not None:
             self.books.lost(unconfirmed)
+        self._pace.wake()
 
     async def run(self) -> None:
         """Work until `drain` has ended; a stage that ends otherwise raises `EndedUnexpectedly`."""
@@ -220,16 +224,16 @@ class Engine:
         pipeline, forward = self.pipeline, None
         handle = self._callback(pipeline.handle_message)
         if self.deliverers:
-            forward = Router(pipeline, self.deliverers, clock).forward
-        elif self.books is not None and self.books.claimant is not None:
-            handle = self.books.claimant.handling(handle, self._again)
+            forward = Router(pipeline, self.deliverers).forward
+        elif self._admission.claimant is not None:
+            handle = self._admission.claimant.handling(handle)
         return Processor(
             pipeline,
             Codec(pipeline.message_types(), max_size=pipeline.max_body),
             recall,
             self._suspects,
             self.acknowledger,
-            self._pace,
+            self._admission,
             self.metrics,
             clock,
             handle=handle,
@@ -243,7 +247,7 @@ class Engine:
             options,
             self.pipeline,
             self.acknowledger,
-            self._pace,
+            self._admission,
             self.metrics,
             clock,
             handle=self._callback(self.pipeline.handle_batch),

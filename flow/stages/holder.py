@@ -1,5 +1,6 @@
 """Keeps messages unacknowledged until the time they asked for has come."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ class Holder:
         self._reject = reject
         self._early = early
         self._timers: dict[Message[Any], Timer] = {}
+        self._counts: Counter[str] = Counter()  # of what is held, by queue
 
     @property
     def held(self) -> int:
@@ -44,28 +46,23 @@ class Holder:
         wait = after if here else after - self._retry_delay
         if wait <= 0 and not here:
             return False
-        if wait > LONGEST or len(self._timers) >= max(1, message.origin.prefetch // SHARE):
+        if wait > LONGEST or self._counts[message.queue] >= max(1, message.origin.prefetch // SHARE):
             if not here:
                 self._early()
             return False
         if not message.origin.alive:
             return False
-        message.state = State.HELD
-        ready = self._ready if here else self._over
-        self._timers[message] = self._clock.call_at(self._clock.now() + wait, lambda: ready(message))
+        self._keep(message, wait, self._ready if here else self._over)
         return True
 
     def keep(self, message: Message[Any]) -> None:
         """Hold *message* for another attempt after the retry delay; for queues that cannot reject safely."""
-        message.state = State.HELD
-        when = self._clock.now() + self._retry_delay
-        self._timers[message] = self._clock.call_at(when, lambda: self._ready(message))
+        self._keep(message, self._retry_delay, self._ready)
 
     def let_go(self, message: Message[Any]) -> None:
         """Forget *message*, whose session ended."""
-        timer = self._timers.pop(message, None)
-        if timer is not None:
-            timer.cancel()
+        if message in self._timers:
+            self._take(message).cancel()
 
     def release(self, queue: str) -> list[Message[Any]]:
         """Hold the messages of *queue* no longer, and return them."""
@@ -80,13 +77,22 @@ class Holder:
             self.let_go(message)
             self._reject(message)
 
+    def _keep(self, message: Message[Any], wait: float, over: Callable[[Message[Any]], None]) -> None:
+        message.state = State.HELD
+        self._counts[message.queue] += 1
+        self._timers[message] = self._clock.call_at(self._clock.now() + wait, lambda: over(message))
+
+    def _take(self, message: Message[Any]) -> Timer:
+        self._counts[message.queue] -= 1
+        return self._timers.pop(message)
+
     def _ready(self, message: Message[Any]) -> None:
-        del self._timers[message]
+        self._take(message)
         message.held += 1
         message.decision = None
         message.state = State.WAITING
         self._again(message)
 
     def _over(self, message: Message[Any]) -> None:
-        del self._timers[message]
+        self._take(message)
         self._reject(message)

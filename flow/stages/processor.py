@@ -15,11 +15,11 @@ from flow.metrics import PipelineMetrics
 from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
+from flow.stages.admission import Admission
 from flow.stages.gate import Gates
 from flow.stages.guard import CallbackTimeout, Guard, NotNow
 from flow.stages.intake import Intake
 from flow.stages.mark import NOT_STARTED, Mark, Watchdog
-from flow.stages.pace import Pace
 from flow.stages.preparer import Preparer
 from flow.stages.recall import Recall
 from flow.stages.reception import Reception
@@ -42,7 +42,7 @@ class Processor:
         recall: Recall,
         suspects: Suspects,
         acknowledger: Acknowledger,
-        pace: Pace,
+        admission: Admission,
         metrics: PipelineMetrics,
         clock: Clock,
         *,
@@ -59,7 +59,7 @@ class Processor:
         self._recall = recall
         self._suspects = suspects
         self._acknowledger = acknowledger
-        self._pace = pace
+        self._admission = admission
         self._metrics = metrics
         self._clock = clock
         self._handle = handle
@@ -185,7 +185,7 @@ class Processor:
         mark.since = self._clock.now()
 
     async def _pass(self, message: Message[Any], mark: Mark[Work]) -> None:
-        """Wait until a call may start: for the rate limit before a delivering one.
+        """Wait until a call may start: for its claim and the rate limit before a delivering one.
 
         Raises:
             NotNow: it may not start.
@@ -194,7 +194,7 @@ class Processor:
         if self._forward is None:
             mark.since = math.inf
             try:
-                if not await self._pace.wait(message, 1):
+                if not await self._admission.message(message, lambda: self.gates.shut(queue), self._again):
                     raise NotNow
             finally:
                 mark.since = self._clock.now()
@@ -233,7 +233,7 @@ class Processor:
         mark.since = math.inf  # `handle_failed` has a limit of its own
         unavailable, preparing = isinstance(error, Unavailable), isinstance(mark.work, list)
         down = isinstance(error, NotNow)
-        if preparing and not unavailable:
+        if down or (preparing and not unavailable):
             self._abandon(mark, messages)
         elif mark.epoch != NOT_STARTED or unavailable:
             delivering = self._forward is None
@@ -260,6 +260,8 @@ class Processor:
         epoch, mark.epoch = mark.epoch, NOT_STARTED
         queues = dict.fromkeys(message.origin.queue for message in messages)
         down = [self.gates.ended(queue, epoch, error) for queue in queues]
+        if any(down):
+            self._admission.pace.wake()
         self._metrics.circuit_open[self._label] = bool(self.gates.down)
         return any(down)
 
@@ -268,6 +270,11 @@ class Processor:
         if mark.epoch != NOT_STARTED:
             self.gates.abandoned(chunk[0].origin.queue, mark.epoch)
             mark.epoch = NOT_STARTED
+
+    def _again(self, message: Message[Any]) -> None:
+        """Let *message* be worked again, whose claim was held elsewhere."""
+        message.state = State.WAITING
+        self.reception.receive([message])
 
     def _keep(self, messages: list[Message[Any]], *, first: bool) -> None:
         """Keep *messages* for when calls may start."""

@@ -3,8 +3,6 @@
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from flow.batching import Batching
-from flow.clock import Clock
 from flow.errors import ConfigError
 from flow.message import Message
 from flow.pipeline import Pipeline
@@ -14,12 +12,9 @@ from flow.stages.deliverer import Deliverer
 class Router:
     """Asks a pipeline for the batcher and the key of each message."""
 
-    def __init__(
-        self, pipeline: Pipeline[Any, Any], deliverers: Mapping[str, Deliverer], clock: Clock
-    ) -> None:
+    def __init__(self, pipeline: Pipeline[Any, Any], deliverers: Mapping[str, Deliverer]) -> None:
         self._pipeline = pipeline
         self._deliverers = deliverers
-        self._now = clock.now
         chooses = type(pipeline).batcher is not Pipeline.batcher
         self._only = None if chooses else next(iter(deliverers.values()), None)
         self._keyed = type(pipeline).batch_key is not Pipeline.batch_key
@@ -38,19 +33,14 @@ class Router:
         message.body = body
         deliverer = self._only or self._chosen(message)
         key: Hashable = pipeline.batch_key(message) if self._keyed else None
-        weight = 0 if deliverer.options.weight is None else weighed(deliverer.options, message)
+        weight = 0 if deliverer.options.weight is None else deliverer.options.weigh(message)
         if not message.origin.alive:
             hash(key)  # nothing may fail once another delivery took its place
             living = message.living()
             if living is None:
                 return  # its redelivery is handled again
             message = living
-        if message.alone or (
-            (message.held or b"x-death" in message.header) and pipeline.retries.isolated(message.attempt)
-        ):
-            deliverer.put_alone(message, key)
-        else:
-            deliverer.put(message, key, self._now(), weight)
+        deliverer.put(message, key, weight)
 
     def _chosen(self, message: Message[Any]) -> Deliverer:
         name = self._pipeline.batcher(message)
@@ -58,15 +48,3 @@ class Router:
             known = ", ".join(self._deliverers)
             raise ConfigError(f"{type(self._pipeline).__name__}.batcher returned {name!r}; known are {known}")
         return self._deliverers[name]
-
-
-def weighed(options: Batching, message: Message[Any]) -> int:
-    """Return what *message* weighs.
-
-    Raises:
-        ConfigError: the user's function returned something that cannot be added up.
-    """
-    weight: object = options.weight(message) if options.weight is not None else 0
-    if not isinstance(weight, int) or weight < 0:
-        raise ConfigError(f"Batching.weight must return a whole number from 0, got {type(weight).__name__}")
-    return weight

@@ -13,7 +13,7 @@ from flow.claim import Hold, Standing
 from flow.errors import LedgerError
 from flow.ledger import Row, clean, digest
 from flow.outcome import Decision, Outcome
-from flow.records.claims import SqlClaims
+from flow.records.claims import SqlClaims, standing
 from flow.records.database import Database
 from flow.records.ledger import SqlLedger, SqlStarts
 from flow.records.memory_ledger import MemoryLedger
@@ -208,6 +208,23 @@ async def test_a_claim_that_ended_during_its_effect(stored: Stored, unknown: str
     await stored.expire()
 
     assert await stored.hold("b", "1", unknown) is hold
+
+
+@pytest.mark.parametrize(
+    ("state", "left", "unknown", "hold"),
+    [
+        ("done", -1.0, "park", Standing(Hold.DONE)),
+        ("claimed", 5.0, "park", Standing(Hold.ELSEWHERE, 5.0)),
+        ("sending", 5.0, "park", Standing(Hold.ELSEWHERE, 5.0)),
+        ("sending", 0.0, "park", Standing(Hold.UNKNOWN)),
+        ("sending", 0.0, "again", Standing(Hold.ELSEWHERE)),  # it ended between two statements
+        ("claimed", 0.0, "park", Standing(Hold.ELSEWHERE)),
+    ],
+)
+def test_how_a_claim_stands_that_could_not_be_taken(
+    state: str, left: float, unknown: Any, hold: Standing
+) -> None:
+    assert standing(state, left, unknown) == hold
 
 
 async def test_what_is_done_stays_done(stored: Stored) -> None:

@@ -11,7 +11,7 @@ from flow.batching import Batching
 from flow.claim import Claim
 from flow.errors import ConfigError
 from flow.message import Message
-from flow.outcome import Outcome, Reject, Retry, Skip
+from flow.outcome import Outcome, Reject, Retry, Skip, Unavailable
 from flow.pipeline import Pipeline
 from flow.retries import Retries
 from flow.testing import run_messages
@@ -147,6 +147,17 @@ async def test_a_key_that_is_none_is_told() -> None:
     assert results[0].reason == "Claim.key must return a str, got int"
 
 
+@pytest.mark.parametrize("wrong", ["", "x" * 256, "a\0b", "a\ud800b"])
+async def test_a_key_that_cannot_be_kept_spoils_no_other(wrong: str) -> None:
+    claim = Claim(key=lambda message: wrong if message.body == 1 else str(message.body), unknown="park")
+    pipeline = type("Wrong", (Mail,), {"queue": "numbers", "claim": claim})()
+
+    results = await run_messages(pipeline, [{"n": n} for n in (1, 2, 3)])
+
+    assert results[0].reason.startswith("Claim.key must return 1 to 255 characters without NUL")
+    assert [one.outcome for one in results[1:]] == [Outcome.DELIVERED] * 2
+
+
 def test_a_claim_is_checked() -> None:
     with pytest.raises(ConfigError, match="unknown must be 'park' or 'again', got 'never'"):
         Claim(key=of, unknown="never")  # type: ignore[arg-type]
@@ -190,7 +201,7 @@ async def test_what_is_held_elsewhere_waits_unacknowledged(start: Start, kind: t
     ledger, pipeline = faulty(line), line.engine.pipeline
     await ledger.take("numbers", [], "nobody", 1.0, "park")
     name = line.metrics.pipeline
-    await ledger.take(name, ["1"], "another worker", 20.0, "park")
+    await ledger.take(name, ["1"], "another worker", MINUTES, "park")
 
     await line.push(1, 2)
     await line.advance(0.3)
@@ -270,3 +281,125 @@ async def test_what_a_row_tells_is_not_worked_again(start: Start) -> None:
     assert second.engine.pipeline.sent == [2, 1]
     assert second.acked == [1, 2, 1]
     assert second.metrics.duplicates_skipped == 1
+
+
+async def test_an_unknown_outcome_that_could_not_be_noted_is_not_forgotten(
+    start: Start, kind: type[Mail]
+) -> None:
+    """The claim is this worker's still, and a copy comes to it."""
+    line = await begun(start, kind)
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    went = []
+
+    def away() -> BaseException:
+        went.append(1)
+        ledger.fails = "before"
+        return ValueError("secret")
+
+    pipeline.orders[1] = away
+    await line.push(1)
+    await line.advance(0.3)
+    pipeline.orders.clear()
+    ledger.fails = ""
+    await line.advance(31.0)
+    await line.push(1)
+    for _ in range(4):
+        await line.advance(MINUTES / 4)
+
+    assert (went, pipeline.sent) == ([1], [])
+    assert [n for n, _ in line.parked] == [1, 1]
+
+
+@pytest.mark.parametrize("fails", ["", "after"])
+async def test_a_claim_whose_answer_is_not_awaited_is_let_go_of(
+    start: Start, kind: type[Mail], fails: str
+) -> None:
+    """A drain ends meanwhile, or the ledger went away after it had noted the claim."""
+    line = await begun(start, kind)
+    ledger, answer = faulty(line), anyio.Event()
+    take = ledger.take
+
+    async def slow(*args: Any) -> Any:
+        taken = await take(*args)
+        await answer.wait()
+        return taken
+
+    ledger.take = slow  # type: ignore[method-assign]
+    ledger.fails = fails
+    await line.push(1)
+    await line.advance(0.3)
+    ledger.fails, ledger.take = "", take  # type: ignore[method-assign]
+    assert ledger._claims[line.metrics.pipeline, "1"].state == "claimed"
+
+    with anyio.fail_after(5):
+        await line.engine.drain(1.0)
+
+    assert line.released == [1]
+    assert not ledger._claims
+
+
+async def test_a_duplicate_says_nothing_about_a_target_that_is_down(start: Start) -> None:
+    """Nor does what is held elsewhere: neither is a call."""
+    single = type("Single", (Single,), {"queue": "numbers", "orders": {}, "concurrency": 2})
+    line = await begun(start, single)
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    await line.push(1)
+    await ledger.take(line.metrics.pipeline, ["2"], "another worker", MINUTES, "park")
+    pipeline.orders[3] = lambda: Unavailable("away", after=10.0)
+    await line.push(3)
+
+    await line.push(1, 2)
+    await line.advance(10.5)
+    down = line.engine.down()
+
+    assert line.metrics.duplicates_skipped == 1
+    assert list(down) == ["numbers"]
+
+
+async def test_a_ledger_that_fails_before_an_effect_says_nothing_about_the_target(start: Start) -> None:
+    single = type("Single", (Single,), {"queue": "numbers", "orders": {}, "concurrency": 1})
+    line = await begun(start, single)
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    begin = ledger.begin
+
+    async def lost(*args: Any) -> bool:
+        ledger.begin = begin  # type: ignore[method-assign]
+        return False
+
+    pipeline.orders[1] = lambda: Unavailable("away", after=10.0)
+    await line.push(1)
+    pipeline.orders.clear()
+    ledger.begin = lost  # type: ignore[method-assign]
+    await line.advance(10.5)
+    await line.advance(0.1)
+
+    assert pipeline.sent == [1]
+    assert line.metrics.circuit_open == {"default": False} or line.engine.down()
+
+
+@pytest.mark.parametrize("unknown", ["park", "again"])
+async def test_nothing_is_kept_of_what_is_over(start: Start, kind: type[Mail], unknown: str) -> None:
+    """Whatever became of it: a worker runs for months."""
+    options = {"queue": "numbers", "orders": {}, "claim": Claim(key=of, unknown=unknown), "retry_delay": 5.0}
+    line = await begun(start, type(kind.__name__, (kind,), options), prefetch=100)
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    ends = [ValueError("x"), Retry("no"), Retry("soon", after=1.0), Skip("no"), Reject("no")]
+    pipeline.orders.update({n: (lambda error=error: error) for n, error in enumerate(ends)})
+    pipeline.orders[50] = lambda: Unavailable("away", after=2.0)
+    await ledger.take(line.metrics.pipeline, ["8", "9"], "another worker", 30.0, "park")
+    for round_ in range(3):
+        await line.push(*range(10), *range(5, 8), 50)
+        await line.advance(1.0)
+        if round_ < 2:
+            line.lose()
+            await line.push(*range(10), *range(5, 8), 50, redelivered=True)
+        await line.advance(10.0)
+    pipeline.orders.clear()
+    for _ in range(40):
+        await line.advance(5.0)
+
+    claimant = line.engine.books.claimant  # type: ignore[union-attr]
+    assert line.account["received"] == sum(line.account.values()) - line.account["received"]
+    left = {name: one for name, one in vars(claimant).items() if isinstance(one, dict | set | list) and one}
+    assert not left
+    assert not claimant.waiting  # type: ignore[union-attr]

@@ -1,0 +1,90 @@
+"""The way to the delivering callback: what must not happen twice is claimed, then the rate limit is kept."""
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from flow.batch import Batch
+from flow.claim import MARGIN
+from flow.clock import Clock
+from flow.errors import LedgerError
+from flow.message import Message, State
+from flow.stages.claimant import Claimant
+from flow.stages.elsewhere import Later
+from flow.stages.pace import Pace
+
+FRESH = (
+    MARGIN / 2
+)  # seconds for which a call may begin with its claims; then it would end too close to their end
+
+
+class Admission:
+    """Says what may be delivered now; one for the whole pipeline.
+
+    Claims come first and tokens last, for exactly what is delivered then: looking at claims costs none, and
+    whatever happens during a wait is known when they are taken.
+    """
+
+    def __init__(self, pace: Pace, clock: Clock) -> None:
+        """Keep to *pace*."""
+        self.pace = pace
+        self.claimant: Claimant | None = None
+        """What claims messages, if the pipeline has a claim."""
+        self._now = clock.now
+
+    @property
+    def needed(self) -> bool:
+        """Whether anything is claimed or limited."""
+        return self.claimant is not None or self.pace.limiter is not None
+
+    async def batch(self, batch: Batch[Any], shut: Callable[[], bool], later: Later) -> bool:
+        """Wait until *batch* may be delivered; tell whether it may still be.
+
+        What may not, or not now, leaves it: what is held elsewhere is given to *later*. *shut* tells that the
+        target is down. Raises what the user's `RateLimit.key` raises.
+        """
+
+        def going() -> Sequence[Message[Any]]:
+            batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
+            return batch.messages
+
+        claimant = self.claimant
+        claim = None if claimant is None else lambda: claimant.admit(batch, later)
+        return await self._admit(going, shut, claim)
+
+    async def message(self, message: Message[Any], shut: Callable[[], bool], later: Later) -> bool:
+        """Wait until *message* may be delivered alone; tell whether it may still be, as `batch` does.
+
+        Raises what decides it instead: a verdict, or what the user's keys raise.
+        """
+        if not self.needed and self.pace.startable():
+            return True
+
+        def going() -> Sequence[Message[Any]]:
+            return [message] if message.state is State.RUNNING else []
+
+        claimant = self.claimant
+        claim = None if claimant is None else lambda: claimant.claim(message, later)
+        return await self._admit(going, shut, claim)
+
+    async def _admit(
+        self,
+        going: Callable[[], Sequence[Message[Any]]],
+        shut: Callable[[], bool],
+        claim: Callable[[], Awaitable[None]] | None,
+    ) -> bool:
+        claim_at = -math.inf
+        async with self.pace.place() as place:
+            while await self.pace.resumed():
+                if claim is not None and self._now() >= claim_at:
+                    claim_at = self._now() + FRESH
+                    try:
+                        await claim()
+                    except LedgerError:
+                        return False
+                messages = going()
+                if not messages or shut():
+                    return False
+                if await place.passes(messages[0], len(messages)):
+                    return True
+        return False
