@@ -20,12 +20,15 @@ LATEST = 600.0  # seconds until a mail is tried again, at most
 class MailSession:
     """The mails of one batch, over one connection as long as the server keeps it."""
 
-    def __init__(self, connection: SmtpConnection, gap: float) -> None:
-        """Take a connection, not opened yet, and the seconds from the beginning of one mail to the next."""
+    def __init__(self, connection: SmtpConnection, gap: float = 0.0, *, patience: float = BATCH) -> None:
+        """Take a connection, not opened yet, and the seconds from the beginning of one mail to the next.
+
+        After *patience* seconds no mail is begun any more.
+        """
         self._connection = connection
         self._gap = gap
         self._next = time.monotonic()
-        self._deadline = self._next + BATCH
+        self._deadline = self._next + patience
 
     async def send(self, letter: Letter, sending: Sending | None = None) -> None:
         """Hand in *letter*; *sending* surrounds the moments in which its fate is not known.

@@ -13,7 +13,7 @@ from flow.errors import ConfigError
 from flow.outcome import Reject, Retry, Unavailable
 from flow.settings import Secret
 from flow.targets.letters import Letter
-from flow.targets.mail import MailSession
+from flow.targets.session import MailSession
 from flow.targets.smtp import FAREWELL, Bounced, MailServer, OutcomeUnknown, SmtpConnection
 from tests.nodes.rabbitmq_node import Certificate
 from tests.targets.mail_server import DROP, Postbox, greeting_server, mail_server
@@ -49,7 +49,7 @@ async def connected(postbox: Postbox, **options: Any) -> AsyncIterator[SmtpConne
 async def session(postbox: Postbox, *, seconds: float = 60.0) -> AsyncIterator[MailSession]:
     connection = SmtpConnection(server(postbox))
     try:
-        yield MailSession(connection, asyncio.get_running_loop().time() + seconds)
+        yield MailSession(connection, patience=seconds)
     finally:
         await connection.close()
 
