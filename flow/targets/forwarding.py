@@ -22,7 +22,7 @@ from flow.targets.letters import Letter, compose, message_id
 from flow.targets.links import About
 from flow.targets.mail import MailSettings, MailTarget
 from flow.targets.session import MailSession
-from flow.targets.smtp import Bounced
+from flow.targets.smtp import RecipientRefused
 from flow.targets.variables import shown
 from flow.targets.webhook import WebhookTarget
 
@@ -181,7 +181,7 @@ class MailForward:
         """Ask each question of *batch*.
 
         Raises:
-            Unavailable: the mail server is away, or does not know the moderators' address.
+            Unavailable: the mail server is away, or does not take mail to the moderators.
             OutcomeUnknown: a mail was given to the server, whose reply was never heard.
         """
 
@@ -190,8 +190,8 @@ class MailForward:
             message.target_id = letter.message_id
             try:
                 await session.send(letter, batch.sending(message))
-            except Bounced as bounced:  # the same for every question, until somebody mends it
-                raise Unavailable(f"the moderators' address: {bounced.reason}") from None
+            except RecipientRefused as refused:  # the same for every question, until somebody mends it
+                raise Unavailable(f"the moderators' address: {refused.reason}") from None
 
         await self._mail.each(batch, mail)
 

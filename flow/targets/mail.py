@@ -18,9 +18,10 @@ from flow.settings import Secret, Settings
 from flow.targets.addresses import Mailbox, mailbox, sender
 from flow.targets.bounces import Bounces
 from flow.targets.letters import Letter, Sender, compose, message_id
+from flow.targets.mail_server import LONGEST, MailServer, Security
 from flow.targets.senders import Senders, gap
 from flow.targets.session import MailSession, deciding
-from flow.targets.smtp import LONGEST, Bounced, MailServer, OutcomeUnknown, Security, SmtpConnection
+from flow.targets.smtp import Bounced, OutcomeUnknown, SmtpConnection
 from flow.targets.templates import Templates
 from flow.targets.variables import shown
 
@@ -39,6 +40,7 @@ class MailSettings(Settings):
     password: Secret | None = None
     timeout: float = LONGEST  # seconds for one command, 20 at most
     cafile: str | None = None  # authorities to trust instead of the machine's
+    helo: str | None = None  # how this machine calls itself to the server; None: by its own full name
     sender: str  # "River Club <mail@example.org>"; an organisation may have its own
     bounce_address: str | None = None  # where servers report to; None: to the sender
     templates: str | None = None  # a folder of yours; None: only the templates that flow brings along
@@ -70,6 +72,7 @@ class MailTarget:
             password=settings.password,
             timeout=settings.timeout,
             cafile=settings.cafile,
+            helo=settings.helo,
         )
         self.templates = Templates(settings.templates)
         found = sender(settings.sender)

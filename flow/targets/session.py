@@ -48,7 +48,7 @@ class MailSession:
             await connection.open()
         try:
             await self._hand_in(letter, sending)
-        except Retry:
+        except (Retry, Unavailable):
             # Servers close a connection that has brought many mails: that says nothing of this one.
             if connection.is_open or connection.begun or not connection.sent:
                 raise

@@ -30,6 +30,8 @@ class Received:
     utf8: bool
     encrypted: bool
     user: str | None
+    greeted: str | None = None
+    """How the client called itself."""
 
     @property
     def mail(self) -> EmailMessage:
@@ -106,6 +108,7 @@ class Postbox:
                     utf8=envelope.smtp_utf8,
                     encrypted=session.ssl is not None,
                     user=session.auth_data,
+                    greeted=session.host_name,
                 )
             )
         else:

@@ -16,6 +16,12 @@ from tests.targets.receiver import Receiver, receiving
 from tests.targets.sqs_server import SqsServer
 
 pytestmark = pytest.mark.anyio
+ATTRIBUTES = {
+    "Schema": "proca:action:2",
+    "Stage": "",
+    "CampaignName": "a\x00b\x1bc\td\ufffee\U0001f642",
+    "ActionType": "\x0b\uffff",
+}
 QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/signatures"
 
 
@@ -47,13 +53,14 @@ async def test_what_is_sent_arrives_with_its_attributes(sqs: SqsServer) -> None:
     body = '{"name": "Łucja \uffff \U0001f642"}'
 
     async with SqsTarget(url, region="eu-central-1", endpoint=sqs.url) as target:
-        entry = Entry(body=body.encode(), attributes={"Schema": "proca:action:2", "Stage": ""})
+        entry = Entry(body=body.encode(), attributes=ATTRIBUTES)
         assert await target.send([entry]) == [None]
 
     (arrived,) = sqs.received(url)
     assert json.loads(arrived["Body"]) == json.loads(body)
     assert {name: value["StringValue"] for name, value in arrived["MessageAttributes"].items()} == {
-        "Schema": "proca:action:2"
+        "Schema": "proca:action:2",
+        "CampaignName": "abc\tde\U0001f642",
     }
 
 
