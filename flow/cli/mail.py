@@ -28,6 +28,7 @@ from flow.targets.templates import LetterTemplate, Rendered, Templates
 from flow.targets.variables import shown
 
 LINKS = "https://example.org"
+MODERATORS = "moderators@example.org"
 KINDS = (".eml", ".html", ".txt")
 SAMPLE = Recipient(
     action_id=7,
@@ -142,8 +143,13 @@ def masked(to: Recipient) -> Recipient:
 def variables(to: Recipient) -> dict[str, Any]:
     """Return what mails to supporters put into templates."""
     confirming = ConfirmLinks(os.environ.get("MAIL_LINK_URL") or LINKS)
-    leaving = UnsubscribeLinks(os.environ.get("MAIL_UNSUBSCRIBE_URL") or f"{LINKS}/unsubscribe", None)
-    return {**shown(to), **confirming.variables(to), **leaving.variables(to)}
+    return {**shown(to), **confirming.variables(to), **leaving().variables(to)}
+
+
+def leaving() -> UnsubscribeLinks:
+    """Return how mail is ended: as set, or invented."""
+    url, address = (os.environ.get(f"MAIL_UNSUBSCRIBE_{name}") or None for name in ("URL", "ADDRESS"))
+    return UnsubscribeLinks(url if url or address else f"{LINKS}/unsubscribe", address)
 
 
 def asking(to: Recipient) -> dict[str, Any]:
@@ -160,12 +166,17 @@ def asking(to: Recipient) -> dict[str, Any]:
 
 def composed(rendered: Rendered, to: Recipient, template: str) -> Letter:
     """Return the whole mail."""
-    whom, address = mailbox(to.email or ""), sender(to.mail_from or os.environ.get("MAIL_SENDER") or "")
+    asked = os.environ.get("MODERATE_TO") or MODERATORS if template == TEMPLATE else to.email
+    whom, address = mailbox(asked or ""), sender(to.mail_from or os.environ.get("MAIL_SENDER") or "")
     name, box = address or ("", mailbox("mail@example.org"))
     if whom is None or box is None:
         raise ConfigError("the action has no address that mail can be sent to")
     known = Sender(name=name or to.org_title, address=box)
-    return compose(rendered, known, whom, message_id(to.action_id, to.contact_ref, template), {})
+    # What asks nothing thanks, and can be unsubscribed from.
+    headers = (
+        {} if f"/link/s/{to.action_id}/" in rendered.text or template == TEMPLATE else leaving().headers(to)
+    )
+    return compose(rendered, known, whom, message_id(to.action_id, to.contact_ref, template), headers)
 
 
 def show(found: LetterTemplate, rendered: Rendered, letter: Letter) -> None:

@@ -1,5 +1,7 @@
 """`flow mail preview`: what a mail looks like, with and without records, and nobody's data unasked."""
 
+from email.parser import BytesParser
+from email.policy import default
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ async def test_what_moderators_get_is_shown_too() -> None:
     ended = await run_flow("mail", "preview", "moderate")
 
     assert ended.code == 0, ended.err
+    assert "To: moderators@example.org\n" in ended.out
     assert "> Name: Ada\n" in ended.out
     assert "> comment: Clean water for all\n" in ended.out
 
@@ -81,6 +84,38 @@ async def test_it_is_written_to_a_new_file_that_only_its_owner_reads(tmp_path: P
 
     assert again.code == 2
     assert "exists already" in again.err
+
+
+async def test_a_whole_mail_has_the_headers_that_supporters_get(tmp_path: Path) -> None:
+    heads = {}
+    for template, variables in (
+        ("thank_you", {}),
+        ("confirm", {}),
+        ("moderate", {"MODERATE_TO": "desk@example.org"}),
+        (
+            "thank_you",
+            {"MAIL_UNSUBSCRIBE_ADDRESS": "leave@example.org", "MAIL_SENDER": "Bees <bees@example.org>"},
+        ),
+    ):
+        out = tmp_path / f"{len(heads)}.eml"
+        ended = await run_flow("mail", "preview", template, "--out", str(out), **variables)
+        assert ended.code == 0, ended.err
+        heads[len(heads)] = BytesParser(policy=default).parsebytes(out.read_bytes())
+
+    assert [one["List-Unsubscribe"] for one in heads.values()] == [
+        "<https://example.org/unsubscribe>",
+        None,
+        None,
+        "<mailto:leave@example.org?subject=unsubscribe>",
+    ]
+    assert [one["List-Unsubscribe-Post"] for one in heads.values()] == [
+        "List-Unsubscribe=One-Click",
+        None,
+        None,
+        None,
+    ]
+    assert [one["To"] for one in heads.values()][1:3] == ["ada@example.org", "desk@example.org"]
+    assert heads[3]["From"] == "Bees <bees@example.org>"
 
 
 async def test_a_template_of_yours_is_shown_and_what_is_wrong_with_it(tmp_path: Path) -> None:
