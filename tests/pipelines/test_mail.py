@@ -301,6 +301,20 @@ async def test_a_bad_recipient_is_parked_noted_and_told_and_fails_nobody_else(
     assert body["supporter"]["privacy"]["emailStatus"] == "bounce"
 
 
+async def test_a_test_address_that_does_not_exist_says_nothing_of_the_supporter(
+    records: Callable[[bool], Signatures], postbox: Postbox
+) -> None:
+    signatures = records(True)
+    await signatures.define()
+    message = await signatures.sign("ada@example.org", testing=True)
+    postbox.recipient = lambda address: "550 5.1.1 unknown"
+
+    [result] = await run_messages(confirm(postbox, test_address="tests@example.org"), [message])
+
+    assert result.outcome is Outcome.PARKED
+    assert await signatures.email_status(message["actionId"]) is None
+
+
 async def test_an_unknown_outcome_is_parked_and_the_rest_is_sent(
     records: Callable[[bool], Signatures], postbox: Postbox
 ) -> None:

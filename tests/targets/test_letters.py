@@ -75,6 +75,12 @@ def part(mail: EmailMessage, kind: str) -> str:
     return str(found.get_content()).replace("\r\n", "\n")
 
 
+def test_headers_of_a_pipeline_are_one_line_each() -> None:
+    mail = read(write(headers={"X-Campaign": "Rivers\r\nBcc: eve@example.org\x00"}))
+
+    assert (mail["X-Campaign"], mail["Bcc"]) == ("Rivers Bcc: eve@example.org", None)
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\0"])
 def test_no_header_can_be_added_by_what_people_type(ending: str) -> None:
     attack = f"x{ending}Bcc: eve@example.org{ending}{ending}<p>injected</p>"

@@ -82,6 +82,21 @@ async def test_a_call_carries_ten_entries_and_the_limit_at_most() -> None:
     assert max(sum(len(one["MessageBody"]) for one in call) for call in calls) <= 100
 
 
+async def test_what_counts_is_bytes_of_bodies_and_attributes() -> None:
+    """As SQS counts: names, types and values of attributes, and letters as UTF-8."""
+    body = json.dumps("水" * 10, ensure_ascii=False).encode()
+    entry = Entry(body=body, attributes={"CampaignName": "水水", "Stage": ""})
+
+    async with answering(200, {"Successful": [], "Failed": []}, limit=112) as (target, receiver):
+        await target.send([entry] * 3)
+    async with answering(200, {"Successful": [], "Failed": []}, limit=111) as (narrow, more):
+        await narrow.send([entry] * 3)
+
+    assert entry.size == 32 + len("CampaignName") + len("String") + 6 == 56
+    assert [len(json.loads(post.body)["Entries"]) for post in receiver.posts] == [2, 1]
+    assert [len(json.loads(post.body)["Entries"]) for post in more.posts] == [1, 1, 1]
+
+
 async def test_a_message_that_is_too_large_is_rejected_and_its_neighbours_are_not(sqs: SqsServer) -> None:
     url = sqs.queue("large")
 
