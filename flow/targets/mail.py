@@ -59,7 +59,7 @@ class MailTarget:
     ) -> None:
         """Take the settings, and the *database* in which bounces are noted; None: nobody is told of them.
 
-        The mails of a batch that a *rate_limit* has let go are spread evenly, over a minute at most.
+        The mails of a batch that a *rate_limit* has let go are spread evenly, over ten seconds at most.
 
         Raises:
             ConfigError: one of them is wrong, or aiosmtplib or Jinja2 is not installed.

@@ -13,7 +13,7 @@ from flow.records.mailing import own_senders
 from flow.targets.addresses import Mailbox, sender
 
 KEPT = 60.0  # seconds for which the sender of an organisation is not asked for again
-SPREAD = 60.0  # seconds over which the mails of one batch are spread, at most: it must end within 300
+SPREAD = 10.0  # seconds over which the mails of one batch are spread, at most: a drain waits for them
 
 
 class Senders:
