@@ -88,7 +88,7 @@ class Claims(Protocol):
         stands now.
 
         A claim that has ended is free again, but one that ended while the effect was under way is only with
-        *unknown* "again".
+        *unknown* "again". While the effect is under way nobody may take it, not even *holder*.
         """
 
     async def begin(

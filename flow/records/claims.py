@@ -100,10 +100,10 @@ class SqlClaims:
         if not rest:
             return dict.fromkeys(keys, Standing(Hold.OURS))
         ended = claims.c.until <= self._moment(0.0)
-        free = [claims.c.holder == holder, and_(claims.c.state == CLAIMED, ended)]
+        free = [and_(claims.c.state == CLAIMED, or_(claims.c.holder == holder, ended))]
         if unknown == "again":
             free.append(and_(claims.c.state == SENDING, ended))
-        again = update(claims).where(of(pipeline, rest), claims.c.state != DONE, or_(*free))
+        again = update(claims).where(of(pipeline, rest), or_(*free))
         ours |= set((await connection.scalars(again.values(**taking).returning(claims.c.key))).all())
         standings = dict.fromkeys(ours, Standing(Hold.OURS))
         others = select(claims.c.key, claims.c.state, claims.c.until, self._moment(0.0)).where(

@@ -102,7 +102,7 @@ class MemoryLedger:
         if claimed is not None:
             if claimed.state == "done":
                 return Standing(Hold.DONE)
-            if claimed.holder != holder:
+            if claimed.holder != holder or claimed.state == "sending":
                 if claimed.until > now:
                     return Standing(Hold.ELSEWHERE, claimed.until - now)
                 if claimed.state == "sending" and unknown == "park":

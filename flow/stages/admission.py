@@ -13,9 +13,7 @@ from flow.stages.claimant import Claimant
 from flow.stages.elsewhere import Later
 from flow.stages.pace import Pace
 
-FRESH = (
-    MARGIN / 2
-)  # seconds for which a call may begin with its claims; then it would end too close to their end
+FRESH = MARGIN / 2  # seconds; a call that began later would end too close to the end of its claims
 
 
 class Admission:

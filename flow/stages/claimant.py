@@ -127,10 +127,11 @@ class Claimant:
                 result = handle(message)
                 if inspect.isawaitable(result):
                     result = await result
-            if guard.error is None or isinstance(guard.error, Verdict):
-                self._begun.discard(message)
+            if isinstance(guard.error, Verdict):
+                self._let_go(message, self._free)
             if guard.error is not None:
                 raise guard.error
+            self._begun.discard(message)
             return result
 
         return claimed
@@ -173,8 +174,8 @@ class Claimant:
     def forget(self, message: Message[Any]) -> None:
         """Forget *message*: its claim is over, or ends by itself."""
         key = self._keys.pop(message, None)
-        if key is not None:
-            self._sent.pop(key, None)
+        if key is not None and (message.entry is None or message.entry.id is not None):
+            self._sent.pop(key, None)  # else its row was refused
         if key is not None and self._mine.get(key) is message:
             del self._mine[key]
         self._begun.discard(message)
@@ -256,16 +257,21 @@ class Claimant:
         Raises:
             LedgerError: it cannot be noted, or the claim was lost.
         """
-        key = self._keys[message]
-        name = self._metrics.pipeline
-        sent = dict(self._sent)  # told along: of those before this one nothing is unknown any more
-        begun = await self._commit.once(
-            lambda: self._claims.begin(name, key, self._holder, self._seconds, list(sent))
-        )
+        name, key = self._metrics.pipeline, self._keys.get(message)
+        lost = LedgerError(f"{name} has lost a claim before its effect began")
+        if key is None:
+            raise lost
+        sent = list(self._sent)  # told along: of those before this one nothing is unknown any more
+        try:
+            if not await self._commit.once(
+                lambda: self._claims.begin(name, key, self._holder, self._seconds, sent)
+            ):
+                raise lost
+        except BaseException:
+            self._let_go(message, self._free)  # it may have been noted
+            raise
         for one in sent:
             self._sent.pop(one, None)
-        if not begun:
-            raise LedgerError(f"{name} has lost a claim before its effect began")
         self._begun.add(message)
 
     @asynccontextmanager
@@ -276,7 +282,7 @@ class Claimant:
         try:
             yield
         except Verdict:
-            self._begun.discard(message)
+            self._let_go(message, self._free)
             raise
         self._begun.discard(message)
         if message not in batch.marks:

@@ -210,6 +210,22 @@ async def test_a_claim_that_ended_during_its_effect(stored: Stored, unknown: str
     assert await stored.hold("b", "1", unknown) is hold
 
 
+@pytest.mark.parametrize(("unknown", "hold"), [("park", Hold.UNKNOWN), ("again", Hold.OURS)])
+async def test_an_effect_that_is_under_way_is_nobodys_to_begin(
+    stored: Stored, unknown: str, hold: Hold
+) -> None:
+    """Not even its own worker's, which may have lost track of it; unless it lets go of it."""
+    await stored.take("a", "1", "2")
+    for key in ("1", "2"):
+        assert await stored.claims.begin("mail", key, "a", LONG)
+
+    assert await stored.hold("a", "1", unknown) is Hold.ELSEWHERE
+    await stored.claims.free("mail", ["2"], "a")
+    assert await stored.hold("a", "2", unknown) is Hold.OURS
+    await stored.expire()
+    assert await stored.hold("a", "1", unknown) is hold
+
+
 @pytest.mark.parametrize(
     ("state", "left", "unknown", "hold"),
     [

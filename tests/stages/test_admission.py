@@ -106,25 +106,28 @@ def kind(request: pytest.FixtureRequest) -> type[Mail]:
     return found
 
 
+@pytest.mark.parametrize(("held", "rate"), [(500, 100), (300, 20)])
 async def test_what_a_killed_worker_had_claimed_is_delivered_as_fast_as_the_limit_allows(
-    start: Start, kind: type[Mail]
+    start: Start, kind: type[Mail], held: int, rate: int
 ) -> None:
-    """500 claims of 300 seconds and 100 messages a second: 5 seconds after the claims ended, and a little."""
-    options: dict[str, Any] = {"rate_limit": RateLimit(messages=100, per=1.0), "concurrency": 10}
+    """When its claims have ended, and a little later; new messages do not wait for that."""
+    seconds = 300.0 + MARGIN
+    options: dict[str, Any] = {"rate_limit": RateLimit(messages=rate, per=1.0), "concurrency": 10}
+    options |= {"handler_timeout": 300.0, "batch_timeout": 300.0}
     if kind is Mail:
         options["batching"] = Batching(size=50, timeout=1.0)
     books = await begun(start, kind, **options)
-    await books.hold(*range(500), seconds=300.0)
+    await books.hold(*range(held), seconds=seconds)
 
-    await books.line.push(*range(500))
-    await books.line.push(*range(500, 550))
+    await books.line.push(*range(held))
+    await books.line.push(*range(held, held + 50))
     live = await books.until(lambda: len(books.delivered) == 50, 60.0)
-    passed = live + await books.until(lambda: len(books.delivered) == 550, 600.0)
+    passed = live + await books.until(lambda: len(books.delivered) == held + 50, 600.0)
 
-    assert live <= 2.0
-    assert passed <= 300.0 + 500 / 100 + 3.0
-    assert sorted(books.delivered) == list(range(550))
-    assert books.line.account == {"received": 550, "delivered": 550}
+    assert live <= 50 / rate + 2.0
+    assert passed <= seconds + held / rate + 3.0
+    assert sorted(books.delivered) == list(range(held + 50))
+    assert books.line.account == {"received": held + 50, "delivered": held + 50}
 
 
 async def test_what_is_held_elsewhere_costs_no_tokens(start: Start, kind: type[Mail]) -> None:
@@ -263,6 +266,26 @@ async def test_a_call_begins_with_time_left_on_its_claim(start: Start, kind: typ
 
     assert len(left) == 5
     assert min(left) >= 60.0
+
+
+async def test_of_two_workers_one_delivers_however_long_the_limit_holds_it_up(
+    start: Start, kind: type[Mail]
+) -> None:
+    """A wait is longer than a claim: the other worker delivers then, and the first one learns it."""
+    first = await begun(start, kind, rate_limit=RateLimit(messages=1, per=300.0))
+    second = Books(await start(type(first.line.engine.pipeline), ledger=first.ledger))
+    await first.line.push(1)
+    await first.line.advance(1.0)
+    await first.line.push(2)
+    await first.line.advance(1.0)
+
+    await second.line.push(2)
+    for _ in range(340):
+        await first.line.advance(1.0)
+        await second.line.advance(1.0)
+
+    assert (first.delivered, second.delivered) == ([1], [2])
+    assert first.line.account == {"received": 2, "delivered": 1, "skipped": 1}
 
 
 async def test_a_batch_pays_for_what_is_left_of_it(start: Start) -> None:

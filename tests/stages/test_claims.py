@@ -9,7 +9,7 @@ import pytest
 from flow.batch import Batch
 from flow.batching import Batching
 from flow.claim import Claim
-from flow.errors import ConfigError
+from flow.errors import ConfigError, LedgerError
 from flow.message import Message
 from flow.outcome import Outcome, Reject, Retry, Skip, Unavailable
 from flow.pipeline import Pipeline
@@ -240,6 +240,21 @@ async def test_while_the_ledger_is_away_nothing_is_told_and_nothing_started(
     assert books.fault is None
 
 
+async def test_without_a_claim_nothing_is_started_either_while_the_ledger_is_away(start: Start) -> None:
+    line = await begun(start, type("Single", (Single,), {"queue": "numbers", "claim": None}))
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    ledger.fails = "before"
+    await line.push(1)
+    await line.push(2)
+    await line.advance(MINUTES)
+    before = list(pipeline.sent)
+    ledger.fails = ""
+    for _ in range(6):
+        await line.advance(30.0)
+
+    assert (before, pipeline.sent) == ([1], [1, 2])
+
+
 async def test_a_drain_ends_in_time_without_the_ledger(start: Start, kind: type[Mail]) -> None:
     line = await begun(start, kind)
     faulty(line).fails = "after"
@@ -403,3 +418,85 @@ async def test_nothing_is_kept_of_what_is_over(start: Start, kind: type[Mail], u
     left = {name: one for name, one in vars(claimant).items() if isinstance(one, dict | set | list) and one}
     assert not left
     assert not claimant.waiting  # type: ignore[union-attr]
+
+
+async def test_a_row_that_the_ledger_refused_does_not_let_a_copy_through(
+    start: Start, kind: type[Mail]
+) -> None:
+    """The claim is this worker's still, and nothing says that it is done."""
+    line = await begun(start, kind)
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    write = ledger.write
+
+    async def refused(rows: Any) -> Any:
+        return [None] * len(rows)
+
+    ledger.write = refused  # type: ignore[method-assign]
+    await line.push(1)
+    await line.advance(0.3)
+    ledger.write = write  # type: ignore[method-assign]
+    assert line.acked == [1]
+
+    await line.push(1)
+    for _ in range(5):
+        await line.advance(MINUTES / 4)
+
+    assert pipeline.sent == [1]
+    assert [(n, reason) for n, reason in line.parked] == [
+        (1, "outcome unknown: a worker ended in the middle of it")
+    ]
+
+
+async def test_what_was_sent_is_noted_with_the_next_effect_when_its_row_was_refused(start: Start) -> None:
+    line = await begun(start, Mail)
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    write = ledger.write
+
+    async def refused(rows: Any) -> Any:
+        ledger.write = write  # type: ignore[method-assign]
+        return [None] * len(rows)
+
+    ledger.write = refused  # type: ignore[method-assign]
+    for n in (1, 2, 1):
+        await line.push(n)
+        await line.advance(0.3)
+
+    assert pipeline.sent == [1, 2]
+    assert line.account == {"received": 3, "delivered": 2, "skipped": 1}
+
+
+async def test_what_could_not_begin_begins_later(start: Start, kind: type[Mail]) -> None:
+    """The ledger noted that the effect is under way, but its answer was lost: nothing has happened."""
+    line = await begun(start, kind)
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    begin, tries = ledger.begin, []
+
+    async def lost(*args: Any) -> bool:
+        tries.append(await begin(*args))
+        if len(tries) == 1:
+            raise LedgerError("the ledger went away")
+        return tries[-1]
+
+    ledger.begin = lost  # type: ignore[method-assign]
+    await line.push(1)
+    for _ in range(10):
+        await line.advance(0.3)
+
+    assert (tries, pipeline.sent, line.acked) == ([True, True], [1], [1])
+
+
+async def test_a_target_that_is_away_lets_an_effect_begin_again(start: Start, kind: type[Mail]) -> None:
+    line = await begun(start, kind)
+    pipeline = line.engine.pipeline
+
+    def once() -> BaseException:
+        pipeline.orders.clear()
+        return Unavailable("away", after=5.0)
+
+    pipeline.orders[1] = once
+    await line.push(1)
+    await line.advance(0.3)
+    await line.advance(5.1)
+    await line.advance(0.3)
+
+    assert (pipeline.sent, line.acked) == ([1], [1])
