@@ -125,6 +125,20 @@ async def test_a_refused_recipient_touches_no_other(
     assert sending.ends == []  # it was never on its way
 
 
+@pytest.mark.parametrize("said", ["500 what?", "451 later", "421 closing", DROP])
+async def test_a_connection_that_does_not_forget_a_refused_mail_is_left(postbox: Postbox, said: str) -> None:
+    postbox.recipient = lambda address: "550 5.7.1 no" if address.startswith("bad") else None
+    postbox.reset = lambda: said
+    async with session(postbox) as mails:
+        await mails.send(letter("good1@example.org"))
+        with pytest.raises(RecipientRefused):
+            await mails.send(letter("bad@example.org"))
+        await mails.send(letter("good2@example.org"))
+
+    assert [mail.to for mail in postbox.received] == [["good1@example.org"], ["good2@example.org"]]
+    assert (postbox.connections, postbox.commands.count("RSET")) == (2, 1)
+
+
 async def test_a_refused_sender_or_mail_is_not_the_fault_of_who_it_is_to(postbox: Postbox) -> None:
     sending = Sending()
     async with connected(postbox) as connection:
