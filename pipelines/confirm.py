@@ -9,16 +9,15 @@ from flow.records.mailing import Recipient, Recipients
 from flow.schema import ActionMessage, IdsMessage
 from flow.targets.letters import Letter
 from flow.targets.links import ConfirmLinks
-from flow.targets.mail import MailSettings, MailTarget
+from flow.targets.mail import MailTarget, SupporterMailSettings
 from flow.targets.senders import paced
 
 
-class ConfirmSettings(MailSettings):
+class ConfirmSettings(SupporterMailSettings):
     """What mails need, and where their links lead to: MAIL_HOST, MAIL_SENDER, MAIL_LINK_URL and so on."""
 
     link_url: str  # where `flow serve` is reached by supporters
     confirm_template: str = "confirm"  # for pages that name none
-    rate: float | None = None  # mails a second for each sender; None: 20
 
 
 class Confirm(Pipeline[IdsMessage | ActionMessage]):
@@ -34,7 +33,7 @@ class Confirm(Pipeline[IdsMessage | ActionMessage]):
 
     def __init__(self, settings: ConfirmSettings) -> None:
         super().__init__(settings)
-        self.rate_limit = paced(self.rate_limit, "MAIL_RATE", settings.rate, self.sender)
+        self.rate_limit = paced(self.rate_limit, settings.rate, self.sender)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

@@ -32,7 +32,7 @@ class Moderate(Pipeline[ActionMessage, Question]):
 
     def __init__(self, settings: ModerateSettings) -> None:
         super().__init__(settings)
-        self.rate_limit = paced(self.rate_limit, "MODERATE_RATE", settings.rate)
+        self.rate_limit = paced(self.rate_limit, settings.rate)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

@@ -9,16 +9,15 @@ from flow.records.mailing import Recipient, Recipients
 from flow.schema import ActionMessage, EventMessage, IdsMessage
 from flow.targets.letters import Letter
 from flow.targets.links import UnsubscribeLinks
-from flow.targets.mail import MailSettings, MailTarget
+from flow.targets.mail import MailTarget, SupporterMailSettings
 from flow.targets.senders import paced
 
 
-class ThankYouSettings(MailSettings):
+class ThankYouSettings(SupporterMailSettings):
     """What mails need, and how people end them: MAIL_HOST, MAIL_SENDER, MAIL_UNSUBSCRIBE_URL and so on."""
 
     unsubscribe_url: str | None = None  # may hold {contact_ref}, {action_id} and {org}
     unsubscribe_address: str | None = None
-    rate: float | None = None  # mails a second for each sender; None: 20
 
 
 class ThankYou(Pipeline[IdsMessage | ActionMessage | EventMessage, IdsMessage | ActionMessage]):
@@ -34,7 +33,7 @@ class ThankYou(Pipeline[IdsMessage | ActionMessage | EventMessage, IdsMessage | 
 
     def __init__(self, settings: ThankYouSettings) -> None:
         super().__init__(settings)
-        self.rate_limit = paced(self.rate_limit, "MAIL_RATE", settings.rate, self.sender)
+        self.rate_limit = paced(self.rate_limit, settings.rate, self.sender)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

@@ -21,6 +21,7 @@ from flow.targets.addresses import Mailbox, mailbox, one_line
 from flow.targets.letters import Letter, compose, message_id
 from flow.targets.links import About
 from flow.targets.mail import MailSettings, MailTarget
+from flow.targets.senders import check_rate
 from flow.targets.session import MailSession
 from flow.targets.smtp import RecipientRefused
 from flow.targets.variables import shown
@@ -47,7 +48,7 @@ class ForwardSettings(Settings):
     rate: float | None = None  # questions a second, by either way; None: 20
 
     def __post_init__(self) -> None:
-        """Refuse what says no way, or two.
+        """Refuse what says no way, or two, and a rate that is none.
 
         Raises:
             ValueError: it does.
@@ -56,6 +57,7 @@ class ForwardSettings(Settings):
         if (self.url is None) != (self.secrets is None) or hook == (self.to is not None):
             name = self.prefix
             raise ValueError(f"set either {name}_URL and {name}_SECRETS, or {name}_TO")
+        check_rate(f"{self.prefix}_RATE", self.rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from flow.targets.addresses import Mailbox, mailbox, sender
 from flow.targets.bounces import Bounces
 from flow.targets.letters import Letter, Sender, compose, message_id
 from flow.targets.mail_server import LONGEST, MailServer, Security
-from flow.targets.senders import Senders, gap
+from flow.targets.senders import Senders, check_rate, gap
 from flow.targets.session import MailSession, deciding
 from flow.targets.smtp import Bounced, OutcomeUnknown, SmtpConnection
 from flow.targets.templates import Templates
@@ -46,6 +46,20 @@ class MailSettings(Settings):
     templates: str | None = None  # a folder of yours; None: only the templates that flow brings along
     test_address: str | None = None  # where the mails of test actions go; None: they are not sent
     retry_after: float = 60.0  # seconds until a mail that was not taken is tried again; then twice as long
+
+
+class SupporterMailSettings(MailSettings):
+    """What mails to supporters need beyond that."""
+
+    rate: float | None = None  # mails a second for each sender; None: 20
+
+    def __post_init__(self) -> None:
+        """Check the rate.
+
+        Raises:
+            ValueError: it is no number above 0.
+        """
+        check_rate("MAIL_RATE", self.rate)
 
 
 class MailTarget:

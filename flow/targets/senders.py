@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from flow.errors import ConfigError, DatabaseDown
+from flow.errors import DatabaseDown
 from flow.message import Message
 from flow.outcome import Unavailable
 from flow.ratelimit import RateLimit
@@ -56,21 +56,25 @@ class Senders:
         return float("-inf") if known is None else known[1]
 
 
+def check_rate(name: str, rate: float | None) -> None:
+    """Check the *rate* in the setting *name*.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    if rate is not None and not 0 < rate < float("inf"):
+        raise ValueError(f"{name} must be a number above 0, got {rate:g}")
+
+
 def paced(
     usual: RateLimit | None,
-    name: str,
     rate: float | None,
     key: Callable[[Message[Any]], Hashable] | None = None,
 ) -> RateLimit | None:
-    """Return the *usual* limit of a pipeline with the *rate* that the setting *name* gives, by *key*.
+    """Return the *usual* limit of a pipeline with the *rate* that a setting gives, by *key*.
 
     A limit that has a key keeps it, unless there is a *rate*; None, no limit at all, stays None.
-
-    Raises:
-        ConfigError: the rate is no number above 0.
     """
-    if rate is not None and not 0 < rate < float("inf"):
-        raise ConfigError(f"{name} must be a number above 0, got {rate:g}")
     if usual is None:
         return None
     if rate is not None:

@@ -29,7 +29,7 @@ from flow.schema import ActionMessage, Donation
 from flow.settings import load
 from flow.targets.addresses import mailbox
 from flow.targets.links import ConfirmLinks
-from flow.targets.mail import MailSettings
+from flow.targets.mail import MailSettings, SupporterMailSettings
 from flow.targets.senders import Senders, gap
 from flow.targets.variables import shown
 from flow.testing import Result, action, run_messages
@@ -616,7 +616,7 @@ async def test_nothing_personal_is_in_a_reason_or_log(
         ({"test_address": "nobody"}, "MAIL_TEST_ADDRESS must be an address like mail@example.org"),
         ({"bounce_address": "a b@c"}, "MAIL_BOUNCE_ADDRESS must be an address like mail@example.org"),
         ({"templates": "/nowhere"}, "the folder of templates /nowhere is not there"),
-        ({"rate": "0"}, "MAIL_RATE must be a number above 0, got 0"),
+        ({"rate": "0"}, "ConfirmSettings: MAIL_RATE must be a number above 0, got 0"),
         ({"link_url": "http://example.org"}, "MAIL_LINK_URL must be an address that begins with https://"),
     ],
 )
@@ -650,7 +650,7 @@ def test_the_settings_are_those_of_the_document() -> None:
 
     fields = {
         name.upper()
-        for cls in (MailSettings, ConfirmSettings, ThankYouSettings)
+        for cls in (MailSettings, SupporterMailSettings, ConfirmSettings, ThankYouSettings)
         for name in cls.__annotations__
         if name != "prefix"
     }

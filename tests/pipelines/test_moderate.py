@@ -355,6 +355,7 @@ async def test_the_links_decide_what_the_records_hold(
             {"TO": "", "URL": "https://example.org/"},
             "ModerateSettings: set either MODERATE_URL and MODERATE_SECRETS, or MODERATE_TO",
         ),
+        ({"RATE": "-1"}, "ModerateSettings: MODERATE_RATE must be a number above 0, got -1"),
         ({"TO": "nobody"}, "MODERATE_TO must be an address like moderators@example.org"),
         (
             {"LINK_URL": "http://example.org"},
