@@ -260,8 +260,6 @@ class Processor:
         epoch, mark.epoch = mark.epoch, NOT_STARTED
         queues = dict.fromkeys(message.origin.queue for message in messages)
         down = [self.gates.ended(queue, epoch, error) for queue in queues]
-        if any(down):
-            self._admission.pace.wake()
         self._metrics.circuit_open[self._label] = bool(self.gates.down)
         return any(down)
 

@@ -8,7 +8,7 @@ import pytest
 
 from flow.batch import Batch
 from flow.batching import Batching
-from flow.claim import Claim
+from flow.claim import Claim, Hold
 from flow.errors import ConfigError, LedgerError
 from flow.message import Message
 from flow.outcome import Outcome, Reject, Retry, Skip, Unavailable
@@ -500,3 +500,30 @@ async def test_a_target_that_is_away_lets_an_effect_begin_again(start: Start, ki
     await line.advance(0.3)
 
     assert (pipeline.sent, line.acked) == ([1], [1])
+
+
+async def test_a_drain_that_cuts_a_batch_off_keeps_what_was_sent(start: Start) -> None:
+    """The one under way is unknown, the rest is free at once."""
+
+    class Hanging(Mail):
+        queue = "numbers"
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            for one in batch:
+                async with batch.sending(one):
+                    if one.body == 2:
+                        await anyio.sleep_forever()
+
+    line = await begun(start, Hanging)
+    await line.push(1, 2, 3)
+
+    with anyio.fail_after(5):
+        hung = await line.engine.drain(0.5)
+
+    ledger, name = faulty(line), line.metrics.pipeline
+    found = await ledger.take(name, ["1", "2", "3"], "another worker", 1.0, "park")
+    assert (hung, line.acked, sorted(line.released)) == (1, [1], [2, 3])
+    assert [found[key].hold for key in "123"] == [Hold.DONE, Hold.ELSEWHERE, Hold.OURS]
+    line.clock.advance(MINUTES)
+    found = await ledger.take(name, ["2"], "another worker", 1.0, "park")
+    assert found["2"].hold is Hold.UNKNOWN
