@@ -14,7 +14,7 @@ from flow.runner import Runner, RunOptions
 from flow.target import load
 
 DRAIN = 10.0  # seconds
-MAILS = 200  # in a second, for each organisation
+MAILS = 200  # in a second, for each sender
 
 
 def workers(url: BrokerUrl, database: Database, settings: Mapping[str, str]) -> dict[str, Runner]:
