@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import anyio
 import msgspec
@@ -34,6 +34,7 @@ class CrmSettings(Settings):
     token: Secret
     mode: Mode = "all"
     timeout: float = 30.0  # seconds for one call
+    cafile: str | None = None  # authorities to trust instead of the machine's
     keys: KeyStore = KeyStore()  # CRM_KEYS_FILE: opens encrypted contacts
     test_url: str | None = None  # where test actions go; None: they are skipped
     test_token: Secret | None = None
@@ -93,11 +94,10 @@ class Crm(Pipeline[ActionMessage | EventMessage, Item]):
         crm = self.settings
         self.campaigns: dict[Hashable, tuple[str, float]] = {}
         self.lookup = anyio.Lock()
+        options: Any = {"timeout": crm.timeout, "cafile": crm.cafile}
         async with (
-            HttpTarget("the CRM", crm.url, crm.token, timeout=crm.timeout) as self.live,
-            HttpTarget(
-                "the test CRM", crm.test_url or crm.url, crm.test_token, timeout=crm.timeout
-            ) as self.test,
+            HttpTarget("the CRM", crm.url, crm.token, **options) as self.live,
+            HttpTarget("the test CRM", crm.test_url or crm.url, crm.test_token, **options) as self.test,
         ):
             yield
 

@@ -9,6 +9,7 @@ from flow import Batch, Batching, Claim, Message, Pipeline, RateLimit, Retries, 
 from flow.schema import ActionMessage
 from flow.targets.forwarding import ForwardSettings, Question, forwarding
 from flow.targets.links import DecisionLinks
+from flow.targets.senders import paced
 
 
 class ModerateSettings(ForwardSettings):
@@ -25,14 +26,18 @@ class Moderate(Pipeline[ActionMessage, Question]):
     batching = Batching(size=10, timeout=2.0, concurrency=1)
     batch_timeout = 300.0  # what is claimed here is free again after a crash so much later, and a minute
     retries = Retries(attempts=12)
-    rate_limit = RateLimit(messages=20, per=1.0)
+    rate_limit: RateLimit | None = RateLimit(messages=20, per=1.0)  # MODERATE_RATE
     claim = Claim(key=lambda message: message.body.key, unknown="park")  # nobody is mailed twice
     settings: ModerateSettings
+
+    def __init__(self, settings: ModerateSettings) -> None:
+        super().__init__(settings)
+        self.rate_limit = paced(self.rate_limit, settings.rate)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         self.links = DecisionLinks(self.settings.link_url, os.environ)
-        async with forwarding(self.settings, os.environ) as self.moderators:
+        async with forwarding(self.settings, os.environ, self.rate_limit) as self.moderators:
             yield
 
     def handle_message(self, message: Message[ActionMessage]) -> Question:

@@ -1,7 +1,7 @@
 """Thanks supporters by mail for what they did, as docs/mail.md says."""
 
 import os
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
 
 from flow import Batch, Batching, Claim, Message, Pipeline, RateLimit, Retries, Skip
@@ -9,10 +9,11 @@ from flow.records.mailing import Recipient, Recipients
 from flow.schema import ActionMessage, EventMessage, IdsMessage
 from flow.targets.letters import Letter
 from flow.targets.links import UnsubscribeLinks
-from flow.targets.mail import MailSettings, MailTarget
+from flow.targets.mail import MailTarget, SupporterMailSettings
+from flow.targets.senders import paced
 
 
-class ThankYouSettings(MailSettings):
+class ThankYouSettings(SupporterMailSettings):
     """What mails need, and how people end them: MAIL_HOST, MAIL_SENDER, MAIL_UNSUBSCRIBE_URL and so on."""
 
     unsubscribe_url: str | None = None  # may hold {contact_ref}, {action_id} and {org}
@@ -26,16 +27,29 @@ class ThankYou(Pipeline[IdsMessage | ActionMessage | EventMessage, IdsMessage | 
     batching = Batching(size=50, timeout=2.0)
     batch_timeout = 300.0  # what is claimed here is free again after a crash so much later, and a minute
     retries = Retries(attempts=12)
-    rate_limit = RateLimit(messages=20, per=1.0, key=lambda message: message.body.org_id)
+    rate_limit: RateLimit | None = RateLimit(messages=20, per=1.0)  # for each sender: MAIL_RATE
     claim = Claim(key=lambda message: str(message.body.action_id), unknown="park")  # nobody is mailed twice
     settings: ThankYouSettings
+
+    def __init__(self, settings: ThankYouSettings) -> None:
+        super().__init__(settings)
+        self.rate_limit = paced(self.rate_limit, settings.rate, self.sender)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         self.links = UnsubscribeLinks(self.settings.unsubscribe_url, self.settings.unsubscribe_address)
         async with Recipients.opened(os.environ) as self.recipients:
-            self.mail = MailTarget(self.settings, self.recipients.database)
+            self.mail = MailTarget(self.settings, self.recipients.database, self.rate_limit)
             yield
+
+    async def prepare_messages(
+        self, messages: Sequence[Message[IdsMessage | ActionMessage | EventMessage]]
+    ) -> None:
+        await self.mail.senders.look_up({message.body.org_id for message in messages})
+
+    def sender(self, message: Message[IdsMessage | ActionMessage]) -> Hashable:
+        """Return whose share of mails *message* takes."""
+        return self.mail.senders.of(message.body.org_id)
 
     def handle_message(
         self, message: Message[IdsMessage | ActionMessage | EventMessage]

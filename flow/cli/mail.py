@@ -3,6 +3,7 @@
 import os
 import sys
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from flow.outcome import Verdict
 from flow.records.database import Database
 from flow.records.mailing import Recipient, Recipients
 from flow.records.url import DatabaseUrl
-from flow.schema import IdsMessage
+from flow.schema import Donation, IdsMessage
 from flow.targets.addresses import mailbox, sender
 from flow.targets.forwarding import TEMPLATE, answers
 from flow.targets.letters import Letter, Sender, compose, message_id
 from flow.targets.links import ConfirmLinks, UnsubscribeLinks
-from flow.targets.mail import shown
 from flow.targets.templates import LetterTemplate, Rendered, Templates
+from flow.targets.variables import shown
 
 LINKS = "https://example.org"
+MODERATORS = "moderators@example.org"
 KINDS = (".eml", ".html", ".txt")
 SAMPLE = Recipient(
     action_id=7,
@@ -35,7 +37,9 @@ SAMPLE = Recipient(
     first_name="Ada",
     opt_in=True,
     action_type="register",
+    created_at=datetime(2026, 2, 19, 15, 17, tzinfo=UTC),
     custom_fields={"comment": "Clean water for all"},
+    donation=Donation(amount=Decimal(1250), currency="EUR", frequency_unit="one_off"),
     page="clean_water/river_club",
     locale="en",
     campaign="clean_water",
@@ -132,14 +136,20 @@ def masked(to: Recipient) -> Recipient:
         email="supporter@example.org" if to.email else to.email,
         first_name="[first name]" if to.first_name else to.first_name,
         custom_fields=dict.fromkeys(to.custom_fields, "[answer]"),
+        donation=SAMPLE.donation if to.donation else None,
     )
 
 
 def variables(to: Recipient) -> dict[str, Any]:
     """Return what mails to supporters put into templates."""
     confirming = ConfirmLinks(os.environ.get("MAIL_LINK_URL") or LINKS)
-    leaving = UnsubscribeLinks(os.environ.get("MAIL_UNSUBSCRIBE_URL") or f"{LINKS}/unsubscribe", None)
-    return {**shown(to), **confirming.variables(to), **leaving.variables(to)}
+    return {**shown(to), **confirming.variables(to), **leaving().variables(to)}
+
+
+def leaving() -> UnsubscribeLinks:
+    """Return how mail is ended: as set, or invented."""
+    url, address = (os.environ.get(f"MAIL_UNSUBSCRIBE_{name}") or None for name in ("URL", "ADDRESS"))
+    return UnsubscribeLinks(url if url or address else f"{LINKS}/unsubscribe", address)
 
 
 def asking(to: Recipient) -> dict[str, Any]:
@@ -149,19 +159,24 @@ def asking(to: Recipient) -> dict[str, Any]:
         "encrypted": False,
         "name": to.first_name or "",
         "place": "",
-        "done_at": datetime.now(UTC),
+        "done_at": to.created_at,
         "answers": answers(to.custom_fields),
     }
 
 
 def composed(rendered: Rendered, to: Recipient, template: str) -> Letter:
     """Return the whole mail."""
-    whom, address = mailbox(to.email or ""), sender(to.mail_from or os.environ.get("MAIL_SENDER") or "")
+    asked = os.environ.get("MODERATE_TO") or MODERATORS if template == TEMPLATE else to.email
+    whom, address = mailbox(asked or ""), sender(to.mail_from or os.environ.get("MAIL_SENDER") or "")
     name, box = address or ("", mailbox("mail@example.org"))
     if whom is None or box is None:
         raise ConfigError("the action has no address that mail can be sent to")
     known = Sender(name=name or to.org_title, address=box)
-    return compose(rendered, known, whom, message_id(to.action_id, to.contact_ref, template), {})
+    # What asks nothing thanks, and can be unsubscribed from.
+    headers = (
+        {} if f"/link/s/{to.action_id}/" in rendered.text or template == TEMPLATE else leaving().headers(to)
+    )
+    return compose(rendered, known, whom, message_id(to.action_id, to.contact_ref, template), headers)
 
 
 def show(found: LetterTemplate, rendered: Rendered, letter: Letter) -> None:

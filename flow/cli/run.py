@@ -143,8 +143,10 @@ def made(
     given = {name: options[name] for name in ("queue", "concurrency", "prefetch", "retry_delay")}
     changed = {name: value for name, value in given.items() if value is not None}
     if workers > 1:
-        changed |= shared(cls, workers)
+        check_order(cls, workers)
     pipeline = cls.configured(os.environ, **changed)
+    if workers > 1 and pipeline.rate_limit is not None:  # of the class, or as its settings say
+        pipeline.rate_limit = pipeline.rate_limit.divided(workers)
     for warning in pipeline.warnings():
         if strict:
             raise ConfigError(warning)
@@ -152,18 +154,17 @@ def made(
     return pipeline
 
 
-def shared(cls: type[Pipeline[Any, Any]], workers: int) -> dict[str, Any]:
-    """Return the options of *cls* that are other ones for each of several *workers*.
+def check_order(cls: type[Pipeline[Any, Any]], workers: int) -> None:
+    """Check that several *workers* may share the queue of *cls*.
 
     Raises:
-        ConfigError: it cannot be worked by several.
+        ConfigError: they would break its order.
     """
     if cls.partition_key is not Pipeline.partition_key:
         raise ConfigError(
             f"--workers {workers} would break the order that {cls.__name__}.partition_key promises: "
             "run it with --workers 1, and raise its concurrency"
         )
-    return {} if cls.rate_limit is None else {"rate_limit": cls.rate_limit.divided(workers)}
 
 
 async def serve(

@@ -14,7 +14,7 @@ from flow.runner import Runner, RunOptions
 from flow.target import load
 
 DRAIN = 10.0  # seconds
-MAILS = 200  # in a second, for each organisation
+MAILS = 200  # in a second, for each sender
 
 
 def workers(url: BrokerUrl, database: Database, settings: Mapping[str, str]) -> dict[str, Runner]:
@@ -49,10 +49,8 @@ def crm(name: str, queue: str, settings: Mapping[str, str]) -> Pipeline[Any, Any
 
 def mailing(name: str, settings: Mapping[str, str], **options: object) -> Pipeline[Any, Any]:
     """Return a pipeline that mails."""
-    found = kind(name)
-    usual = found.rate_limit
-    faster = None if usual is None else RateLimit(messages=MAILS, per=1.0, key=usual.key)
+    faster = RateLimit(messages=MAILS, per=1.0)
     batching = Batching(size=50, timeout=0.3)
-    return found.configured(
+    return kind(name).configured(
         settings, retry_delay=RETRY_DELAY, batching=batching, rate_limit=faster, **options
     )

@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from flow.codec import tried
 from flow.errors import DatabaseDown
 from flow.outcome import Skip, Unavailable
 from flow.records.database import Database
 from flow.records.url import DatabaseUrl
-from flow.schema import ActionMessage, CustomFields, Id, IdsMessage, Wire
+from flow.schema import ActionMessage, CustomFields, Donation, Id, IdsMessage, Time, Wire
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
@@ -33,7 +36,9 @@ class Recipient(Wire, frozen=True, kw_only=True):
     forgotten: bool = False
     testing: bool = False
     action_type: str
+    created_at: Time
     custom_fields: CustomFields
+    donation: Donation | None = None
     page: str
     locale: str
     thank_you_template: str | None = None
@@ -90,6 +95,22 @@ class Recipients:
         return found
 
 
+async def own_senders(database: Database, org_ids: "set[int]") -> "dict[int, str]":
+    """Return the senders of the organisations with *org_ids* that have one of their own, by one query.
+
+    Raises:
+        DatabaseDown: the database does not answer.
+    """
+    from sqlalchemy import select
+
+    from flow.records.tables import organisations
+
+    query = select(organisations.c.id, organisations.c.mail_from).where(organisations.c.id.in_(org_ids))
+    async with database.reading() as connection:
+        rows = (await connection.execute(query)).all()
+    return {row[0]: row[1] for row in rows if row[1]}
+
+
 def reachable(recipient: Recipient) -> Recipient:
     """Return *recipient* if mail may be sent to them.
 
@@ -118,7 +139,9 @@ def of_message(body: ActionMessage) -> Recipient:
         email_status=privacy.email_status if privacy else None,
         testing=body.action.testing,
         action_type=body.action.action_type,
+        created_at=body.action.created_at,
         custom_fields=body.action.custom_fields,
+        donation=body.action.donation,
         page=page.name,
         locale=page.locale,
         thank_you_template=page.thank_you_template or None,
@@ -140,6 +163,8 @@ def of_row(row: Mapping[Any, Any]) -> Recipient:
     for name in ("thank_you_template", "duplicate_template", "confirm_template", "mail_from"):
         values[name] = values[name] or None
     values["with_consent"] = bool(values["with_consent"])
+    if values["donation"] is not None:
+        values["donation"], _ = tried(msgspec.convert, values["donation"], Donation)  # None if it is none
     return Recipient(**values)
 
 
@@ -171,7 +196,9 @@ def recipients(ids: "set[int]") -> "Select[Any]":
         supporters.c.forgotten_at,
         actions.c.testing,
         actions.c.action_type,
+        actions.c.created_at,
         actions.c.custom_fields,
+        actions.c.donation,
         action_pages.c.name.label("page"),
         action_pages.c.locale,
         action_pages.c.thank_you_template,

@@ -13,14 +13,18 @@ from flow.batch import Batch
 from flow.errors import ConfigError
 from flow.message import Message
 from flow.outcome import Reject, Retry, Unavailable
+from flow.ratelimit import RateLimit
 from flow.records.mailing import of_message
 from flow.schema import ActionMessage, CustomFields
 from flow.settings import Secret, Settings, load
 from flow.targets.addresses import Mailbox, mailbox, one_line
 from flow.targets.letters import Letter, compose, message_id
 from flow.targets.links import About
-from flow.targets.mail import MailSession, MailSettings, MailTarget, shown
-from flow.targets.smtp import Bounced
+from flow.targets.mail import MailSettings, MailTarget
+from flow.targets.senders import check_rate
+from flow.targets.session import MailSession
+from flow.targets.smtp import RecipientRefused
+from flow.targets.variables import shown
 from flow.targets.webhook import WebhookTarget
 
 TEMPLATE = "moderate"
@@ -41,9 +45,10 @@ class ForwardSettings(Settings):
     cafile: str | None = None  # authorities to trust instead of the machine's
     to: str | None = None
     locale: str | None = None  # the language of the mails; None: that of the action page
+    rate: float | None = None  # questions a second, by either way; None: 20
 
     def __post_init__(self) -> None:
-        """Refuse what says no way, or two.
+        """Refuse what says no way, or two, and a rate that is none.
 
         Raises:
             ValueError: it does.
@@ -52,6 +57,7 @@ class ForwardSettings(Settings):
         if (self.url is None) != (self.secrets is None) or hook == (self.to is not None):
             name = self.prefix
             raise ValueError(f"set either {name}_URL and {name}_SECRETS, or {name}_TO")
+        check_rate(f"{self.prefix}_RATE", self.rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +105,18 @@ class Forward(Protocol):
 
 
 @asynccontextmanager
-async def forwarding(settings: ForwardSettings, environment: Mapping[str, str]) -> AsyncIterator[Forward]:
+async def forwarding(
+    settings: ForwardSettings, environment: Mapping[str, str], rate_limit: RateLimit | None = None
+) -> AsyncIterator[Forward]:
     """Open the way that *settings* name; those of mail are in *environment*.
+
+    Mails that a *rate_limit* has let go together are spread evenly.
 
     Raises:
         ConfigError: a setting is missing or wrong.
     """
     if settings.url is None or settings.secrets is None:
-        yield MailForward(settings, load(MailSettings, environment))
+        yield MailForward(settings, load(MailSettings, environment), rate_limit)
         return
     async with WebhookTarget(
         "the moderators' webhook",
@@ -154,8 +164,10 @@ class WebhookForward:
 class MailForward:
     """Asks by one mail for each question, over one connection for a batch."""
 
-    def __init__(self, settings: ForwardSettings, mail: MailSettings) -> None:
-        """Take the settings.
+    def __init__(
+        self, settings: ForwardSettings, mail: MailSettings, rate_limit: RateLimit | None = None
+    ) -> None:
+        """Take the settings, and the *rate_limit* in whose pace mails go out.
 
         Raises:
             ConfigError: one of them is wrong, or a library is missing.
@@ -165,13 +177,13 @@ class MailForward:
             raise ConfigError(f"{settings.prefix}_TO must be an address like moderators@example.org")
         self._to: Mailbox = found
         self._locale = settings.locale
-        self._mail = MailTarget(mail)
+        self._mail = MailTarget(mail, rate_limit=rate_limit)
 
     async def deliver(self, batch: Batch[Question]) -> None:
         """Ask each question of *batch*.
 
         Raises:
-            Unavailable: the mail server is away, or does not know the moderators' address.
+            Unavailable: the mail server is away, or does not take mail to the moderators.
             OutcomeUnknown: a mail was given to the server, whose reply was never heard.
         """
 
@@ -180,8 +192,8 @@ class MailForward:
             message.target_id = letter.message_id
             try:
                 await session.send(letter, batch.sending(message))
-            except Bounced as bounced:  # the same for every question, until somebody mends it
-                raise Unavailable(f"the moderators' address: {bounced.reason}") from None
+            except RecipientRefused as refused:  # the same for every question, until somebody mends it
+                raise Unavailable(f"the moderators' address: {refused.reason}") from None
 
         await self._mail.each(batch, mail)
 

@@ -1,6 +1,7 @@
 """A target that speaks JSON over HTTP; whatever goes wrong becomes a verdict in words of our own."""
 
 import logging
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -35,17 +36,26 @@ class HttpTarget:
     service answers is never repeated in a reason: it may quote what it was sent.
     """
 
-    def __init__(self, name: str, url: str, token: Secret | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        token: Secret | None = None,
+        *,
+        timeout: float = 30.0,
+        cafile: str | None = None,
+    ) -> None:
         """Take the *name* for reasons ("the CRM"), the *url* under which all paths are, and a bearer *token*.
 
-        *timeout* is in seconds, for one call from connecting to the last byte of the answer.
+        *timeout* is in seconds, for one call from connecting to the last byte of the answer. *cafile* names
+        certificates of authorities to trust instead of the machine's.
 
         Raises:
-            ConfigError: the url is none, or httpx2 is not installed.
+            ConfigError: url or cafile are wrong, or httpx2 is not installed.
         """
         self.name = name
         self.timeout = timeout
-        self._http = client(name, url, token, timeout)
+        self._http = client(name, url, token, timeout, cafile)
 
     async def __aenter__(self) -> "HttpTarget":
         await self._http.__aenter__()
@@ -145,17 +155,20 @@ async def exchange(
         raise Retry(f"the call to {name} broke off ({type(error).__name__})") from None
 
 
-def client(name: str, url: str, token: Secret | None, timeout: float) -> "httpx2.AsyncClient":
+def client(
+    name: str, url: str, token: Secret | None, timeout: float, cafile: str | None
+) -> "httpx2.AsyncClient":
     """Return a client for everything under *url*, for calls of *timeout* seconds in all.
 
     Raises:
-        ConfigError: the url is none, or httpx2 is not installed.
+        ConfigError: url or *cafile* are wrong, or httpx2 is not installed.
     """
     parsed = address(name, url)
     if token is not None and parsed.scheme == "http" and parsed.host not in LOOPBACK:
         log.warning("the token for %s travels unencrypted: its URL begins with http://", name)
     headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
-    return bare_client(timeout, base_url=parsed, headers=headers)
+    verify = authorities(name, cafile) or True
+    return bare_client(timeout, base_url=parsed, headers=headers, verify=verify)
 
 
 def bare_client(timeout: float, **options: Any) -> "httpx2.AsyncClient":
@@ -191,6 +204,21 @@ def address(name: str, url: str) -> "httpx2.URL":
             f"the URL of {name} must hold no user, password or query; a token has its own setting"
         )
     return parsed
+
+
+def authorities(name: str, cafile: str | None) -> ssl.SSLContext | None:
+    """Return what trusts the certificates in *cafile*; None: without one.
+
+    Raises:
+        ConfigError: it holds none.
+    """
+    if cafile is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=cafile)
+    except OSError as error:
+        why = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"the file of authorities for {name} cannot be read ({why})") from None
 
 
 def retry_after(response: "httpx2.Response") -> float | None:

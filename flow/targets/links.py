@@ -11,7 +11,7 @@ from flow.outcome import Reject, Unavailable
 from flow.records.mailing import Recipient
 from flow.schema import ActionMessage
 from flow.targets.addresses import mailbox
-from flow.targets.smtp import LOOPBACK
+from flow.targets.mail_server import LOOPBACK
 
 About: TypeAlias = Literal["action", "supporter"]
 STAGES: Mapping[str | None, About] = {"action_confirm": "action", "supporter_confirm": "supporter"}

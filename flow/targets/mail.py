@@ -1,38 +1,32 @@
 """Mails to supporters: settings, letters from templates, and one connection for each batch."""
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar, TypeVar
 
 from flow.batch import Batch
 from flow.errors import ConfigError
 from flow.message import Message
 from flow.options import seconds
-from flow.outcome import Reject, Retry, Skip, Unavailable
+from flow.outcome import Reject, Retry, Skip
+from flow.ratelimit import RateLimit
 from flow.records.database import Database
 from flow.records.mailing import Recipient, reachable
 from flow.records.url import VARIABLE
 from flow.schema import ActionMessage, IdsMessage
 from flow.settings import Secret, Settings
-from flow.targets.addresses import Mailbox, mailbox, name_of_person, sender
+from flow.targets.addresses import Mailbox, mailbox, sender
 from flow.targets.bounces import Bounces
 from flow.targets.letters import Letter, Sender, compose, message_id
-from flow.targets.smtp import (
-    LONGEST,
-    Bounced,
-    MailServer,
-    OutcomeUnknown,
-    Security,
-    Sending,
-    SmtpConnection,
-)
+from flow.targets.mail_server import LONGEST, MailServer, Security
+from flow.targets.senders import Senders, check_rate, gap
+from flow.targets.session import MailSession, deciding
+from flow.targets.smtp import Bounced, OutcomeUnknown, SmtpConnection
 from flow.targets.templates import Templates
+from flow.targets.variables import shown
 
 A = TypeVar("A")
 B = TypeVar("B", bound=IdsMessage | ActionMessage)
-BATCH = 90.0  # seconds in which mails of a batch are begun; with the last one it ends within 300
-LATEST = 600.0  # seconds until a mail is tried again, at most
 
 
 class MailSettings(Settings):
@@ -46,6 +40,7 @@ class MailSettings(Settings):
     password: Secret | None = None
     timeout: float = LONGEST  # seconds for one command, 20 at most
     cafile: str | None = None  # authorities to trust instead of the machine's
+    helo: str | None = None  # how this machine calls itself to the server; None: by its own full name
     sender: str  # "River Club <mail@example.org>"; an organisation may have its own
     bounce_address: str | None = None  # where servers report to; None: to the sender
     templates: str | None = None  # a folder of yours; None: only the templates that flow brings along
@@ -53,11 +48,32 @@ class MailSettings(Settings):
     retry_after: float = 60.0  # seconds until a mail that was not taken is tried again; then twice as long
 
 
+class SupporterMailSettings(MailSettings):
+    """What mails to supporters need beyond that."""
+
+    rate: float | None = None  # mails a second for each sender; None: 20
+
+    def __post_init__(self) -> None:
+        """Check the rate.
+
+        Raises:
+            ValueError: it is no number above 0.
+        """
+        check_rate("MAIL_RATE", self.rate)
+
+
 class MailTarget:
     """Writes letters from templates and hands them in."""
 
-    def __init__(self, settings: MailSettings, database: Database | None = None) -> None:
+    def __init__(
+        self,
+        settings: MailSettings,
+        database: Database | None = None,
+        rate_limit: RateLimit | None = None,
+    ) -> None:
         """Take the settings, and the *database* in which bounces are noted; None: nobody is told of them.
+
+        The mails of a batch that a *rate_limit* has let go are spread evenly, over ten seconds at most.
 
         Raises:
             ConfigError: one of them is wrong, or aiosmtplib or Jinja2 is not installed.
@@ -70,12 +86,15 @@ class MailTarget:
             password=settings.password,
             timeout=settings.timeout,
             cafile=settings.cafile,
+            helo=settings.helo,
         )
         self.templates = Templates(settings.templates)
         found = sender(settings.sender)
         if found is None:
             raise ConfigError("MAIL_SENDER must be an address, or a name and an <address>")
         self._name, self._address = found
+        self.senders = Senders(database, self._address)
+        self._limit = rate_limit
         self._bounces = address_setting("MAIL_BOUNCE_ADDRESS", settings.bounce_address)
         self._test = address_setting("MAIL_TEST_ADDRESS", settings.test_address)
         self._bounced = Bounces(database)
@@ -96,14 +115,12 @@ class MailTarget:
             ConfigError: the pipeline has no claim.
         """
 
-        async def mail(session: "MailSession", message: Message[B]) -> None:
+        async def mail(session: MailSession, message: Message[B]) -> None:
             await self._mail(session, batch, message, found, letter)
 
         await self.each(batch, mail)
 
-    async def each(
-        self, batch: Batch[A], mail: "Callable[[MailSession, Message[A]], Awaitable[None]]"
-    ) -> None:
+    async def each(self, batch: Batch[A], mail: Callable[[MailSession, Message[A]], Awaitable[None]]) -> None:
         """Call *mail* for each message of *batch*, with one session for all; what it raises decides one.
 
         It surrounds the sending with `batch.sending`.
@@ -116,7 +133,7 @@ class MailTarget:
         if batch.claim is None:
             raise ConfigError("a pipeline that mails must have a claim, so that nobody is mailed twice")
         unknown: OutcomeUnknown | None = None
-        async with self.session() as session:
+        async with self.session(len(batch)) as session:
             for message in batch:
                 try:
                     with deciding(batch, message, self._soonest):
@@ -128,7 +145,7 @@ class MailTarget:
 
     async def _mail(
         self,
-        session: "MailSession",
+        session: MailSession,
         batch: Batch[B],
         message: Message[B],
         found: Mapping[int, Recipient],
@@ -147,11 +164,11 @@ class MailTarget:
             raise
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator["MailSession"]:
-        """Open a session for the mails of one batch; it connects when the first is sent."""
+    async def session(self, count: int) -> AsyncIterator[MailSession]:
+        """Open a session for the mails of one batch, *count* of them; it connects when the first is sent."""
         connection = SmtpConnection(self.server)
         try:
-            yield MailSession(connection, time.monotonic() + BATCH)
+            yield MailSession(connection, gap(self._limit, count))
         finally:
             await connection.close()
 
@@ -196,77 +213,6 @@ class MailTarget:
         if found is None:
             raise Retry(f"the sender of organisation {to.org_id} is no address")
         return Sender(name=found[0] or to.org_title, address=found[1], bounces=self._bounces)
-
-
-class MailSession:
-    """The mails of one batch, over one connection as long as the server keeps it."""
-
-    def __init__(self, connection: SmtpConnection, deadline: float) -> None:
-        """Take a connection, not opened yet, and the monotonic time at which no mail is begun any more."""
-        self._connection = connection
-        self._deadline = deadline
-
-    async def send(self, letter: Letter, sending: Sending | None = None) -> None:
-        """Hand in *letter*; *sending* surrounds the moments in which its fate is not known.
-
-        Raises:
-            Unavailable: the server is away, or too slow for the whole batch.
-            Retry: not now.
-            Bounced: there is no such address.
-            OutcomeUnknown: it was given to the server, whose reply was never heard; never send it again.
-            Reject: the server will not take it.
-        """
-        if time.monotonic() > self._deadline:
-            raise Unavailable("the mail server is too slow for the whole batch")
-        connection = self._connection
-        if not connection.is_open:
-            await connection.open()
-        try:
-            await self._hand_in(letter, sending)
-        except Retry:
-            # Servers close a connection that has brought many mails: that says nothing of this one.
-            if connection.is_open or connection.begun or not connection.sent:
-                raise
-            await connection.open()
-            await self._hand_in(letter, sending)
-
-    async def _hand_in(self, letter: Letter, sending: Sending | None) -> None:
-        await self._connection.send(
-            letter.mail_from, letter.to, letter.content, utf8=letter.utf8, sending=sending
-        )
-
-
-@contextmanager
-def deciding(batch: Batch[Any], message: Message[Any], soonest: float) -> Iterator[None]:
-    """Let a verdict raised within decide *message* alone; a target that is away still decides all.
-
-    What is to be tried again without a time of its own waits *soonest* seconds, then twice as long, at most
-    ten minutes: servers that do not know a sender yet ask for some patience.
-    """
-    try:
-        yield
-    except Skip as verdict:
-        batch.skip(message, verdict.reason)
-    except Retry as verdict:
-        patience = min(soonest * 2 ** min(message.attempt - 1, 10), LATEST)
-        batch.retry(message, verdict.reason, patience if verdict.after is None else verdict.after)
-    except Reject as verdict:
-        batch.reject(message, verdict.reason)
-
-
-def shown(to: Recipient) -> dict[str, Any]:
-    """Return the variables that every template gets."""
-    return {
-        "first_name": name_of_person(to.first_name),
-        "email": to.email or "",
-        "action_id": to.action_id,
-        "action_type": to.action_type,
-        "custom_fields": to.custom_fields,
-        "page": {"name": to.page, "locale": to.locale},
-        "campaign": {"name": to.campaign, "title": to.campaign_title},
-        "org": {"name": to.org, "title": to.org_title},
-        "unsubscribe_link": "",
-    }
 
 
 def address_setting(name: str, text: str | None) -> Mailbox | None:

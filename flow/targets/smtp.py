@@ -3,25 +3,19 @@
 import re
 import ssl
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
-from flow.errors import ConfigError, FlowError
-from flow.options import seconds
+from flow.errors import FlowError
 from flow.outcome import Reject, Retry, Unavailable, Verdict
-from flow.settings import Secret
+from flow.targets.mail_server import PORTS, MailServer
 from flow.targets.smtp_replies import Meaning, Reply, Stage, meaning
 
 if TYPE_CHECKING:
     from aiosmtplib import SMTP, SMTPResponse
     from aiosmtplib.protocol import SMTPProtocol
 
-Security = Literal["starttls", "tls", "none"]
-PORTS = {"starttls": 587, "tls": 465, "none": 25}
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-LONGEST = 20.0  # seconds of a timeout: a connection and a mail then take 10 times as long, at most
 OPENING = 2  # times the timeout: what a connection may take in all, with TLS and login
 PATIENCE = 5  # times the timeout: what a server may take to accept a mail that it has got whole
 FAREWELL = 2.0  # seconds for QUIT
@@ -33,68 +27,16 @@ Sending = AbstractAsyncContextManager[object]
 """Surrounds the moments in which it is not known whether a mail was sent, like `batch.sending(message)`."""
 
 
-class Bounced(Reject):
+class RecipientRefused(Reject):
+    """The mail server will never take a mail to this address."""
+
+
+class Bounced(RecipientRefused):
     """The mail server says that there is no such address."""
 
 
 class OutcomeUnknown(FlowError):
     """The mail was given to the server, and what it did with it was never heard: never send it again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MailServer:
-    """Where mail is handed in; nothing is known of it before the first connection."""
-
-    host: str
-    port: int | None = None
-    """None: 587 with STARTTLS, 465 with TLS, 25 without either."""
-    security: Security = "starttls"
-    """`starttls` and `tls` verify the certificate; a server that does not offer it gets no mail."""
-    user: str | None = None
-    password: Secret | None = None
-    timeout: float = LONGEST
-    """Seconds for each command, 20 at most; five times that for the reply to a whole mail."""
-    cafile: str | None = None
-    """Certificates of authorities to trust instead of the machine's."""
-
-    def __post_init__(self) -> None:
-        """Check what can be known now.
-
-        Raises:
-            ConfigError: a value is wrong, aiosmtplib is not there, or the password would travel in the clear.
-        """
-        try:
-            import aiosmtplib  # noqa: F401
-        except ModuleNotFoundError:
-            raise ConfigError("aiosmtplib is needed to send mail: install proca-flow[mail]") from None
-        seconds("the timeout of the mail server", self.timeout)
-        if self.timeout > LONGEST:
-            raise ConfigError(
-                f"the timeout of the mail server must be at most {LONGEST:g} s: a batch must end"
-            )
-        if not self.host or not self.host.isprintable() or " " in self.host:
-            raise ConfigError("the mail server must be the name of a host, without a port")
-        if self.port is not None and not 0 < self.port < 65536:
-            raise ConfigError(f"the port of the mail server must be from 1 to 65535, got {self.port}")
-        if (self.user is None) != (self.password is None):
-            raise ConfigError("the mail server needs both a user and a password, or neither")
-        if self.password is not None and self.security == "none" and self.host not in LOOPBACK:
-            raise ConfigError("the password of the mail server would travel unencrypted: use starttls or tls")
-        self.context()
-
-    def context(self) -> ssl.SSLContext | None:
-        """Return what verifies certificates; None without encryption.
-
-        Raises:
-            ConfigError: the file of authorities cannot be used.
-        """
-        if self.security == "none":
-            return None
-        try:
-            return ssl.create_default_context(cafile=self.cafile)
-        except OSError as error:  # an ssl.SSLError is one
-            why = error.strerror or type(error).__name__
-            raise ConfigError(f"the certificates in {self.cafile} cannot be read: {why}") from None
 
 
 class SmtpConnection:
@@ -126,6 +68,7 @@ class SmtpConnection:
         smtp = SMTP(
             hostname=server.host,
             port=server.port or PORTS[server.security],
+            local_hostname=server.helo,
             timeout=server.timeout,
             use_tls=server.security == "tls",
             start_tls=server.security == "starttls",
@@ -180,7 +123,8 @@ class SmtpConnection:
             Unavailable: the server takes no mail now, whoever it is to.
             Retry: not now; nothing was sent.
             Bounced: there is no such address.
-            OutcomeUnknown: the connection broke after the mail was given to the server.
+            RecipientRefused: the address will never be taken, for another reason.
+            OutcomeUnknown: the mail was given to the server, which did not say what became of it.
             Reject: the server will never take it, for another reason than the address.
         """
         from aiosmtplib import SMTPException
@@ -241,6 +185,9 @@ class SmtpConnection:
             ) from None
         if response.code == CLOSING:
             smtp.close()
+        if not (200 <= response.code <= 299 or 400 <= response.code <= 599):
+            smtp.close()  # perhaps the answer to something else, and the mail is taken all the same
+            raise OutcomeUnknown(f"the mail server answered the whole mail with {response.code}")
         return response
 
     async def _reset(self, smtp: "SMTP") -> None:
@@ -263,7 +210,7 @@ def refuse(stage: Stage, reply: Reply) -> NoReturn:
         case Meaning.AGAIN:
             raise Retry(f"the mail server does not take {stage.value} now ({reply})")
         case Meaning.PARK:
-            raise Reject(said)
+            raise RecipientRefused(said) if stage is Stage.RECIPIENT else Reject(said)
         case Meaning.BOUNCE:
             raise Bounced(f"there is no such address, says the mail server ({reply})")
 

@@ -8,6 +8,7 @@ ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?=\s|$)")
 SENDER = ("5.1.7", "5.1.8")  # of the 5.1.x codes these two speak of the sender: RFC 3463, 3.2
 BUSY = ("5.3.2", "5.4.5")  # the server takes nothing now, or has taken enough for today
 LOGIN = (530, 534, 535, 538)
+FULL = (452, 454)  # of a sender: no room, and too fast or too many for now
 
 
 class Stage(Enum):
@@ -58,7 +59,9 @@ def meaning(stage: Stage, reply: Reply) -> Meaning:
     code, enhanced = reply.code, reply.enhanced or ""
     if code in LOGIN or stage is Stage.LOGIN:
         return Meaning.AWAY
-    if stage is Stage.SENDER and code in (421, 500, 502, 503):  # no mail is taken, whoever it is to
+    if stage is Stage.SENDER and (code in (421, 500, 502, 503, *FULL) or enhanced.startswith("4.3.")):
+        return Meaning.AWAY  # no mail is taken, whoever it is to
+    if stage is Stage.CONTENT and code == 454:  # how one large service says that it is too fast, or enough
         return Meaning.AWAY
     if stage is not Stage.RECIPIENT and enhanced in BUSY:
         return Meaning.AWAY

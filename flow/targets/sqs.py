@@ -21,6 +21,8 @@ LONGEST_ID = 128  # characters of a group or deduplication id
 
 # SQS would store U+FFFD in the place of what XML cannot hold; in JSON the escape means the same.
 ESCAPED = str.maketrans({"\ufffe": "\\ufffe", "\uffff": "\\uffff"})
+# An attribute with any of these is refused, and with it the message; in JSON they are escapes anyway.
+DROPPED = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF))
 
 # Of one entry: it will never be taken.
 HOPELESS = frozenset(
@@ -71,8 +73,8 @@ class Entry:
 
     def _given(self) -> Iterator[tuple[str, str]]:
         for name, value in self.attributes.items():
-            if value:
-                yield name, value.translate(dict.fromkeys((0xFFFE, 0xFFFF)))
+            if kept := value.translate(DROPPED):
+                yield name, kept
 
 
 class SqsTarget:

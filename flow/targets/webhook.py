@@ -1,7 +1,6 @@
 """A target that gets each message as a signed POST, and how its receiver verifies that."""
 
 import hmac
-import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -13,7 +12,7 @@ from flow.errors import ConfigError
 from flow.options import seconds
 from flow.outcome import Reject, Retry, Unavailable, Verdict
 from flow.settings import Secret
-from flow.targets.http import address, bare_client, exchange, retry_after
+from flow.targets.http import address, authorities, bare_client, exchange, retry_after
 
 if TYPE_CHECKING:
     import httpx2
@@ -168,21 +167,6 @@ async def finish(response: "httpx2.Response") -> None:
             size += len(part)
             if size > READ:
                 return
-
-
-def authorities(name: str, cafile: str | None) -> ssl.SSLContext | None:
-    """Return what trusts the certificates in *cafile*; None: without one.
-
-    Raises:
-        ConfigError: it holds none.
-    """
-    if cafile is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=cafile)
-    except OSError as error:
-        why = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigError(f"the file of authorities for {name} cannot be read ({why})") from None
 
 
 def keys(secrets: Secret) -> list[str]:

@@ -1,5 +1,7 @@
 """`flow mail preview`: what a mail looks like, with and without records, and nobody's data unasked."""
 
+from email.parser import BytesParser
+from email.policy import default
 from pathlib import Path
 
 import pytest
@@ -25,21 +27,39 @@ async def test_what_moderators_get_is_shown_too() -> None:
     ended = await run_flow("mail", "preview", "moderate")
 
     assert ended.code == 0, ended.err
+    assert "To: moderators@example.org\n" in ended.out
     assert "> Name: Ada\n" in ended.out
     assert "> comment: Clean water for all\n" in ended.out
 
 
-async def test_a_mail_of_an_action_is_masked_unless_asked_for(database_url: str, database: Database) -> None:
+async def test_a_mail_of_an_action_is_masked_unless_asked_for(
+    database_url: str, database: Database, tmp_path: Path
+) -> None:
     signatures = Signatures(database, confirm=True)
     await signatures.define()
     fields = {"comment": "canary of a comment"}
-    ids = await signatures.sign("canary@example.org", "fr", first_name="Kanarienvogel", custom_fields=fields)
+    ids = await signatures.sign(
+        "canary@example.org",
+        "fr",
+        first_name="Kanarienvogel",
+        custom_fields=fields,
+        donation={"amount": 987_654, "currency": "EUR"},
+    )
+    place = tmp_path / "confirm" / "default"
+    place.mkdir(parents=True)
+    (place / "subject.txt").write_text("{{ donation.amount }} {{ donation.currency }}")
+    (place / "body.txt").write_text("{{ accept_link }}")
     command = ("mail", "preview", "confirm", str(ids["actionId"]))
 
     masked = await run_flow(*command, FLOW_DATABASE_URL=database_url, MAIL_LINK_URL="https://act.example.org")
     shown = await run_flow(*command, "--show-personal-data", "--database-url", database_url)
 
+    gift = await run_flow(
+        *command, "--locale", "pl", "--templates", str(tmp_path), FLOW_DATABASE_URL=database_url
+    )
+
     assert (masked.code, shown.code) == (0, 0), masked.err + shown.err
+    assert "Subject: 12.50 EUR\n" in gift.out
     assert "Bonjour [first name],\n" in masked.out
     assert f"https://act.example.org/link/s/{ids['actionId']}/accept/REFERENCE" in masked.out
     for text in ("canary", "Kanarienvogel"):
@@ -66,17 +86,49 @@ async def test_it_is_written_to_a_new_file_that_only_its_owner_reads(tmp_path: P
     assert "exists already" in again.err
 
 
+async def test_a_whole_mail_has_the_headers_that_supporters_get(tmp_path: Path) -> None:
+    heads = {}
+    for template, variables in (
+        ("thank_you", {}),
+        ("confirm", {}),
+        ("moderate", {"MODERATE_TO": "desk@example.org"}),
+        (
+            "thank_you",
+            {"MAIL_UNSUBSCRIBE_ADDRESS": "leave@example.org", "MAIL_SENDER": "Bees <bees@example.org>"},
+        ),
+    ):
+        out = tmp_path / f"{len(heads)}.eml"
+        ended = await run_flow("mail", "preview", template, "--out", str(out), **variables)
+        assert ended.code == 0, ended.err
+        heads[len(heads)] = BytesParser(policy=default).parsebytes(out.read_bytes())
+
+    assert [one["List-Unsubscribe"] for one in heads.values()] == [
+        "<https://example.org/unsubscribe>",
+        None,
+        None,
+        "<mailto:leave@example.org?subject=unsubscribe>",
+    ]
+    assert [one["List-Unsubscribe-Post"] for one in heads.values()] == [
+        "List-Unsubscribe=One-Click",
+        None,
+        None,
+        None,
+    ]
+    assert [one["To"] for one in heads.values()][1:3] == ["ada@example.org", "desk@example.org"]
+    assert heads[3]["From"] == "Bees <bees@example.org>"
+
+
 async def test_a_template_of_yours_is_shown_and_what_is_wrong_with_it(tmp_path: Path) -> None:
     place = tmp_path / "mine" / "default"
     place.mkdir(parents=True)
     (place / "subject.txt").write_text("Mine")
-    (place / "body.txt").write_text("{{ custom_fields.comment }}\x1b[31m")
+    (place / "body.txt").write_text("{{ custom_fields.comment }}\x1b[31m {{ donation.amount }}")
     right = await run_flow("mail", "preview", "mine", MAIL_TEMPLATES=str(tmp_path))
     (place / "body.txt").write_text("{{ frist_name }}")
     wrong = await run_flow("mail", "preview", "mine", "--templates", str(tmp_path))
     none = await run_flow("mail", "preview", "nothing")
 
-    assert "Clean water for all\N{REPLACEMENT CHARACTER}[31m" in right.out
+    assert "Clean water for all\N{REPLACEMENT CHARACTER}[31m 12.50" in right.out
     assert (wrong.code, none.code) == (78, 78)
     sentence = "flow: the template mine/default/body.txt cannot be filled in: 'frist_name' is undefined\n"
     assert wrong.err == sentence

@@ -22,6 +22,16 @@ class Limited(Pipeline[IdsMessage]):
         return message.body
 
 
+class Told(Limited):
+    def __init__(self, settings: object = None) -> None:
+        super().__init__(settings)
+        self.rate_limit = RateLimit(calls=8, per=1.0)  # as its settings say
+
+
+def test_workers_share_the_limit_that_the_settings_give() -> None:
+    assert made(Told, OPTIONS, 4, strict=True).rate_limit == RateLimit(calls=2, per=1.0)
+
+
 def test_workers_share_the_rate_limit() -> None:
     alone, shared = made(Limited, OPTIONS, strict=False), made(Limited, OPTIONS, 4, strict=False)
 

@@ -14,7 +14,8 @@ from flow.demo.mail_page import mail_page
 from flow.demo.mail_sink import Mail, MailSink
 from flow.endpoint import Endpoint
 from flow.outcome import Retry, Unavailable
-from flow.targets.smtp import Bounced, MailServer, SmtpConnection
+from flow.targets.mail_server import MailServer
+from flow.targets.smtp import Bounced, SmtpConnection
 
 pytestmark = pytest.mark.anyio
 

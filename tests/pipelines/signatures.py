@@ -20,6 +20,8 @@ class Signatures:
     database: Database
     confirm: bool
     name: str = "river_club"
+    mail_from: str | None = None
+    campaign: str = "clean_water"
     decides: bool = False
     """Whether the organisation confirms its supporters itself, and moderates what they do."""
     pages: dict[str, int] = field(default_factory=dict)
@@ -31,18 +33,19 @@ class Signatures:
             Organisation(
                 name=self.name,
                 title="River Club",
+                mail_from=self.mail_from,
                 supporter_confirm=self.confirm,
                 custom_supporter_confirm=self.decides,
                 action_confirm=self.decides,
             )
         )
-        await submitting.define(Campaign(name="clean_water", organisation=self.name, title="Clean water"))
+        await submitting.define(Campaign(name=self.campaign, organisation=self.name, title="Clean water"))
         for locale in LOCALES:
             values = {"thank_you_template": "thank_you", **page}
             await submitting.define(
                 ActionPage(
                     name=f"{self.name}/{locale}",
-                    campaign="clean_water",
+                    campaign=self.campaign,
                     organisation=self.name,
                     locale=locale,
                     **values,

@@ -1,6 +1,7 @@
 """What the CRM pipeline delivers, to whom, and as what."""
 
 import json
+import re
 import time
 from base64 import urlsafe_b64encode
 from pathlib import Path
@@ -13,12 +14,14 @@ from nacl.public import Box, PrivateKey
 from flow.demo import signatures
 from flow.demo.crm_server import CrmServer
 from flow.demo.crm_store import Faults
+from flow.errors import ConfigError
 from pipelines import crm as crm_module
-from pipelines.crm import Crm
+from pipelines.crm import Crm, CrmSettings
 from tests.pipelines.conftest import Desk, OpenDesk, signature, told
 
 pytestmark = pytest.mark.anyio
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "crm-api.md"
 MODES = ["all", "with_consent", "opt_in", "double_opt_in"]
 KEYS = {"encryptKey": {"id": 3, "public": "cHVi"}, "signKey": {"id": 4, "public": "c2ln"}}
 ENCRYPTED = {"payload": "Y2FuYXJ5", "nonce": "bm9uY2U", **KEYS}
@@ -293,3 +296,18 @@ def test_the_pipeline_as_it_stands_gives_no_warnings() -> None:
     Crm.check()
 
     assert Crm.warnings() == []
+
+
+async def test_a_file_of_authorities_that_is_none_ends_it_before_anything_is_consumed(
+    open_desk: OpenDesk,
+) -> None:
+    with pytest.raises(ConfigError, match=r"^the file of authorities for the CRM cannot be read \(no cert"):
+        await open_desk(cafile=__file__).__aenter__()
+
+
+def test_the_settings_are_those_of_the_document() -> None:
+    named = set(re.findall(r"`CRM_(\w+)`", DOCUMENT.read_text())) - {"TOKEN_FILE", "TEST_TOKEN_FILE"}
+
+    assert named == {name.upper() for name in CrmSettings.__annotations__ if name != "prefix"} - {"KEYS"} | {
+        "KEYS_FILE"
+    }

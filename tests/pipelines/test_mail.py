@@ -3,25 +3,35 @@
 import json
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, select, update
 from sqlalchemy.engine import Engine
 
 import pipelines
 from flow.codec import Codec
 from flow.errors import ConfigError
 from flow.outcome import Outcome
+from flow.ratelimit import RateLimit
 from flow.records.database import Database
 from flow.records.mailing import of_message
+from flow.records.tables import organisations
 from flow.records.url import VARIABLE
+from flow.schema import ActionMessage, Donation
 from flow.settings import load
+from flow.targets.addresses import mailbox
 from flow.targets.links import ConfirmLinks
-from flow.targets.mail import MailSettings, shown
+from flow.targets.mail import MailSettings, SupporterMailSettings
+from flow.targets.senders import Senders, gap
+from flow.targets.variables import shown
 from flow.testing import Result, action, run_messages
 from pipelines.confirm import Confirm, ConfirmSettings
 from pipelines.thank_you import ThankYou, ThankYouSettings
@@ -33,6 +43,7 @@ from tests.targets.mail_server import DROP, Postbox, mail_server
 pytestmark = pytest.mark.anyio
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "mail.md"
+BEES = "Bees <bees@example.org>"
 LINKS = "https://act.example.org"
 Outcomes = list[tuple[Outcome, str]]
 
@@ -81,12 +92,12 @@ def told(results: list[Result]) -> Outcomes:
 
 
 @contextmanager
-def selects() -> Iterator[list[str]]:
-    """Collect the queries for recipients."""
+def selects(beginning: str = "SELECT actions.id AS action_id") -> Iterator[list[str]]:
+    """Collect the queries with this *beginning*: those for recipients."""
     seen: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if statement.startswith("SELECT actions.id AS action_id"):
+        if statement.startswith(beginning):
             seen.append(statement)
 
     event.listen(Engine, "before_cursor_execute", note)
@@ -219,6 +230,39 @@ async def test_duplicates_get_the_template_of_their_own_and_tests_go_to_the_test
     assert len({one.mail["Message-ID"] for one in postbox.received}) == 3
 
 
+async def test_a_template_is_told_of_a_donation_and_when_it_was_made(
+    records: Callable[[bool], Signatures], postbox: Postbox, tmp_path: Any
+) -> None:
+    place = tmp_path / "thank_you" / "default"
+    place.mkdir(parents=True)
+    (place / "subject.txt").write_text("{{ 'Test: ' if testing }}Thanks")
+    gift = "{{ donation.amount }} {{ donation.currency }} {{ donation.frequency_unit }}"
+    (place / "body.txt").write_text(
+        f'{{{{ created_at.strftime("%d.%m.%Y") }}}} {{% if donation %}}{gift}{{% endif %}}'
+    )
+    signatures = records(False)
+    await signatures.define()
+    moment = datetime(2026, 2, 19, 23, 30, tzinfo=UTC)
+    money = {"amount": 1250, "currency": "EUR", "frequencyUnit": "monthly", "payload": {"iban": "canary"}}
+    messages: list[Any] = [
+        await signatures.sign("ada@example.org", donation=money, created_at=moment),
+        await signatures.sign("ben@example.org", created_at=moment, testing=True),
+    ]
+    whole = action(id=4711, email="cleo@example.org", thank_you_template="thank_you", created_at=moment)
+    given = Donation(amount=Decimal(500), currency="JPY", frequency_unit="one_off")
+    whole = msgspec.structs.replace(whole, action=msgspec.structs.replace(whole.action, donation=given))
+
+    pipeline = thank_you(postbox, templates=str(tmp_path), test_address="tests@example.org")
+    results = await run_messages(pipeline, [*messages, whole])
+
+    assert {result.outcome for result in results} == {Outcome.DELIVERED}
+    assert {one.to[0]: (one.mail["Subject"], one.text()) for one in postbox.received} == {
+        "ada@example.org": ("Thanks", "19.02.2026 12.50 EUR monthly\n"),
+        "tests@example.org": ("Test: Thanks", "19.02.2026\n"),
+        "cleo@example.org": ("Thanks", "19.02.2026 500 JPY one_off\n"),
+    }
+
+
 async def test_a_bad_recipient_is_parked_noted_and_told_and_fails_nobody_else(
     records: Callable[[bool], Signatures], postbox: Postbox
 ) -> None:
@@ -255,6 +299,20 @@ async def test_a_bad_recipient_is_parked_noted_and_told_and_fails_nobody_else(
         messages[1]["actionId"],
     )
     assert body["supporter"]["privacy"]["emailStatus"] == "bounce"
+
+
+async def test_a_test_address_that_does_not_exist_says_nothing_of_the_supporter(
+    records: Callable[[bool], Signatures], postbox: Postbox
+) -> None:
+    signatures = records(True)
+    await signatures.define()
+    message = await signatures.sign("ada@example.org", testing=True)
+    postbox.recipient = lambda address: "550 5.1.1 unknown"
+
+    [result] = await run_messages(confirm(postbox, test_address="tests@example.org"), [message])
+
+    assert result.outcome is Outcome.PARKED
+    assert await signatures.email_status(message["actionId"]) is None
 
 
 async def test_an_unknown_outcome_is_parked_and_the_rest_is_sent(
@@ -425,6 +483,92 @@ async def test_a_wrong_template_is_told_and_tried_again(postbox: Postbox, tmp_pa
     assert result.reason == "there is no template no_such_template for pl or default"
 
 
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_sender_waits_for_its_own_mails_and_for_nobody_elses(
+    records: Callable[[bool], Signatures], postbox: Postbox, database: Database, own: bool
+) -> None:
+    """Two organisations, of which the second has a sender of its own, or the same as the first."""
+    many = records(True)
+    few = Signatures(
+        database, True, "bee_club", mail_from=BEES if own else "mail@example.org", campaign="bees"
+    )
+    messages = []
+    for signatures, count in ((many, 12), (few, 3)):
+        await signatures.define()
+        messages += [await signatures.sign(f"{signatures.name}{n}@example.org") for n in range(count)]
+    begin, arrived = time.monotonic(), []
+
+    def note(envelope: Any) -> None:
+        arrived.append((envelope.rcpt_tos[0][:8], time.monotonic() - begin))
+
+    postbox.content = note
+    results = await run_messages(confirm(postbox, rate="5"), messages)
+
+    assert {result.outcome for result in results} == {Outcome.DELIVERED}
+    names = [name for name, _ in arrived]
+    assert sorted(names) == ["bee_club"] * 3 + ["river_cl"] * 12
+    last = names[::-1].index("bee_club")
+    assert (last > 4) if own else (last == 0)  # among the first of the others, or after them all
+    assert arrived[-1][1] >= 11 / 5  # the twelve went out no faster
+
+
+async def test_the_sender_of_an_organisation_is_looked_up_again_after_a_minute(
+    records: Callable[[bool], Signatures], database: Database
+) -> None:
+    usual = mailbox("mail@example.org")
+    assert usual is not None
+    now = 0.0
+    senders = Senders(database, usual, lambda: now)
+    await records(True).define()
+    async with database.reading() as connection:
+        [number] = (await connection.scalars(select(organisations.c.id))).all()
+
+    found = []
+    with selects("SELECT organisations.id") as queries:
+        for mail_from, now in ((None, 0.0), (BEES, 59.0), (BEES, 61.0), ("nobody", 122.0)):  # noqa: B007
+            async with database.begin() as connection:
+                await connection.execute(update(organisations).values(mail_from=mail_from))
+            await senders.look_up([number, number, None])
+            found.append(senders.of(number))
+
+    assert found == ["mail@example.org", "mail@example.org", "bees@example.org", "mail@example.org"]
+    assert (len(queries), senders.of(None)) == (3, "mail@example.org")
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "seconds"), [(50, 20.0, 0.05), (50, 0.1, 0.2), (10, 1.0, 1.0), (10, 100.0, 0.01)]
+)
+def test_the_mails_of_a_batch_are_spread_over_ten_seconds_at_most(
+    count: int, rate: float, seconds: float
+) -> None:
+    assert gap(RateLimit(messages=rate), count) == pytest.approx(seconds)
+    assert gap(None, count) == gap(RateLimit(calls=1), count) == 0.0
+
+
+def test_a_limit_of_a_class_counts_unless_a_rate_is_set() -> None:
+    def by_page(message: Any) -> Any:
+        return message.body.action_page_id
+
+    class Other(Confirm):
+        rate_limit = RateLimit(messages=3, per=2.0, key=by_page)
+
+    class Unlimited(Confirm):
+        rate_limit = None
+
+    usual, set_to = (
+        {
+            cls: cls(load(ConfirmSettings, environment(Postbox(), link_url=LINKS, **rate))).rate_limit
+            for cls in (Confirm, Other, Unlimited)
+        }
+        for rate in ({}, {"rate": "0.5"})
+    )
+
+    assert usual[Unlimited] is set_to[Unlimited] is None
+    found = [one for cls in (Confirm, Other) for one in (usual[cls], set_to[cls]) if one is not None]
+    assert [(one.messages, one.per) for one in found] == [(20, 1.0), (0.5, 1.0), (3, 2.0), (0.5, 1.0)]
+    assert [one.key == by_page for one in found] == [False, False, True, False]
+
+
 async def test_greylisted_mails_wait_longer_each_time(postbox: Postbox) -> None:
     postbox.recipient = lambda address: "450 4.2.0 greylisted"
 
@@ -472,6 +616,7 @@ async def test_nothing_personal_is_in_a_reason_or_log(
         ({"test_address": "nobody"}, "MAIL_TEST_ADDRESS must be an address like mail@example.org"),
         ({"bounce_address": "a b@c"}, "MAIL_BOUNCE_ADDRESS must be an address like mail@example.org"),
         ({"templates": "/nowhere"}, "the folder of templates /nowhere is not there"),
+        ({"rate": "0"}, "ConfirmSettings: MAIL_RATE must be a number above 0, got 0"),
         ({"link_url": "http://example.org"}, "MAIL_LINK_URL must be an address that begins with https://"),
     ],
 )
@@ -505,7 +650,7 @@ def test_the_settings_are_those_of_the_document() -> None:
 
     fields = {
         name.upper()
-        for cls in (MailSettings, ConfirmSettings, ThankYouSettings)
+        for cls in (MailSettings, SupporterMailSettings, ConfirmSettings, ThankYouSettings)
         for name in cls.__annotations__
         if name != "prefix"
     }
@@ -517,7 +662,9 @@ def test_the_variables_of_templates_are_those_of_the_document() -> None:
     cells = [line.split("|")[1] for line in section.splitlines()[2:]]
     named = {name for cell in cells for name in re.findall(r"`([\w.]+)`", cell)}
 
-    to = of_message(action())
+    body = json.loads(sample("action"))
+    body["action"]["donation"] = {"amount": 1250, "currency": "EUR"}
+    to = of_message(msgspec.json.decode(json.dumps(body), type=ActionMessage))
     given = {
         f"{name}.{inner}" if isinstance(value, dict) and name != "custom_fields" else name
         for name, value in {**shown(to), **ConfirmLinks(LINKS).variables(to)}.items()
@@ -536,4 +683,4 @@ def test_the_example_of_another_pace_keeps_the_claims_of_the_pipeline(
 
     assert issubclass(space["Confirm"], Confirm)
     assert space["Confirm"].name == Confirm.name
-    assert space["Confirm"].rate_limit != Confirm.rate_limit
+    assert space["Confirm"].batching != Confirm.batching

@@ -270,15 +270,23 @@ async def test_a_mail_whose_fate_is_not_known_is_parked_alone(
     assert results[1].reason.startswith("outcome unknown: ")
 
 
-async def test_a_wrong_address_of_the_moderators_costs_no_attempt(
-    configured: Configure, postbox: Postbox
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("550 5.1.1 unknown", "there is no such address, says the mail server (550 5.1.1)"),
+        ("552 5.2.2 full", "the mail server refuses the recipient (552 5.2.2)"),
+        ("554 relay access denied", "the mail server refuses the recipient (554)"),
+    ],
+)
+async def test_a_refused_address_of_the_moderators_costs_no_attempt(
+    configured: Configure, postbox: Postbox, said: str, why: str
 ) -> None:
-    postbox.recipient = lambda address: "550 5.1.1 unknown"
+    postbox.recipient = lambda address: said
 
     results = await run_messages(by_mail(configured), [signature(7), signature(8)])
 
     assert {result.outcome for result in results} == {Outcome.RETRYING}
-    assert results[0].reason.startswith("the moderators' address: there is no such address")
+    assert results[0].reason == f"the moderators' address: {why}"
 
 
 async def test_what_is_not_to_be_decided_is_skipped_or_parked(
@@ -347,6 +355,7 @@ async def test_the_links_decide_what_the_records_hold(
             {"TO": "", "URL": "https://example.org/"},
             "ModerateSettings: set either MODERATE_URL and MODERATE_SECRETS, or MODERATE_TO",
         ),
+        ({"RATE": "-1"}, "ModerateSettings: MODERATE_RATE must be a number above 0, got -1"),
         ({"TO": "nobody"}, "MODERATE_TO must be an address like moderators@example.org"),
         (
             {"LINK_URL": "http://example.org"},

@@ -87,5 +87,15 @@ async def test_a_message_that_sqs_will_never_take_is_parked_alone(
     assert len(sqs.received(url)) == 1
 
 
+async def test_a_message_of_ids_only_is_parked(pipeline: tuple[Sqs, str], sqs: SqsServer) -> None:
+    running, url = pipeline
+
+    parked, delivered = await run_messages(running, [sample("ids_supporter"), sample("action")])
+
+    assert (parked.outcome, delivered.outcome) == (Outcome.PARKED, Outcome.DELIVERED)
+    assert parked.reason == "schema proca:ids:1 is not read by this pipeline"
+    assert len(sqs.received(url)) == 1
+
+
 def attributes(message: dict[str, Any]) -> dict[str, str]:
     return {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}

@@ -30,6 +30,8 @@ class Received:
     utf8: bool
     encrypted: bool
     user: str | None
+    greeted: str | None = None
+    """How the client called itself."""
 
     @property
     def mail(self) -> EmailMessage:
@@ -58,6 +60,8 @@ class Postbox:
     recipient: Callable[[str], str | None] = lambda address: None
     content: Callable[[Envelope], str | None] = lambda envelope: None
     """What it says to a whole mail; a mail with such an answer is in `refused`."""
+    reset: Callable[[], str | None] = lambda: None
+    """What it says to RSET instead of 250."""
     refused: list[str] = field(default_factory=list)
     login: Callable[[str, str], bool] = lambda user, password: True
     hang: anyio.Event | None = None
@@ -84,7 +88,7 @@ class Postbox:
 
     async def handle_RSET(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         self.commands.append("RSET")
-        return "250 OK"
+        return await self._say(server, self.reset())
 
     async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         self.commands.append("QUIT")
@@ -106,6 +110,7 @@ class Postbox:
                     utf8=envelope.smtp_utf8,
                     encrypted=session.ssl is not None,
                     user=session.auth_data,
+                    greeted=session.host_name,
                 )
             )
         else:

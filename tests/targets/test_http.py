@@ -15,6 +15,7 @@ from flow.errors import ConfigError
 from flow.outcome import Retry, Unavailable
 from flow.settings import Secret
 from flow.targets.http import LARGEST, HttpTarget, seconds
+from tests.nodes.rabbitmq_node import Certificate
 from tests.targets.receiver import receiving
 
 pytestmark = pytest.mark.anyio
@@ -148,3 +149,32 @@ async def test_a_certificate_that_does_not_verify_lets_nothing_through() -> None
                 await target.call("POST", "contacts", str, body=[])
 
     assert received == b""
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_authority_of_ones_own_is_trusted_instead_of_the_machines(
+    hooks_certificate: Certificate, known: bool
+) -> None:
+    async with receiving(hooks_certificate) as receiver:
+        receiver.says(200, content=b'"seen"')
+        for host in ("localhost", "127.0.0.1"):  # the certificate is for the first of them only
+            url = f"https://{host}:{receiver.port}"
+            cafile = str(hooks_certificate.authority) if known else None
+            async with HttpTarget("the CRM", url, Secret("canary"), cafile=cafile) as target:
+                if known and host == "localhost":
+                    assert await target.call("GET", "", str) == "seen"
+                    continue
+                with pytest.raises(Unavailable, match=r"^the CRM cannot be reached: .*certificate"):
+                    await target.call("GET", "", str)
+
+    assert len(receiver.posts) == known
+
+
+@pytest.mark.parametrize(
+    ("cafile", "why"), [("/missing.pem", "No such file or directory"), (__file__, "no certificate is in it")]
+)
+def test_a_file_of_authorities_that_is_none_is_refused(cafile: str, why: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        HttpTarget("the CRM", "https://crm.example.org", cafile=cafile)
+
+    assert str(refused.value) == f"the file of authorities for the CRM cannot be read ({why})"

@@ -1,5 +1,6 @@
 """Letters: nothing that people type can add a header, and what programs read is right."""
 
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default
@@ -19,6 +20,7 @@ ADA = Recipient(
     action_id=7,
     contact_ref="fin/ger print",
     action_type="register",
+    created_at=datetime(2026, 2, 19, 15, 17, tzinfo=UTC),
     custom_fields={},
     page="clean_water/river_club",
     locale="de_AT",
@@ -71,6 +73,12 @@ def part(mail: EmailMessage, kind: str) -> str:
     found = mail.get_body((kind,))
     assert isinstance(found, EmailMessage)
     return str(found.get_content()).replace("\r\n", "\n")
+
+
+def test_headers_of_a_pipeline_are_one_line_each() -> None:
+    mail = read(write(headers={"X-Campaign": "Rivers\r\nBcc: eve@example.org\x00"}))
+
+    assert (mail["X-Campaign"], mail["Bcc"]) == ("Rivers Bcc: eve@example.org", None)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\0"])

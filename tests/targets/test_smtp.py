@@ -1,6 +1,7 @@
 """Handing in mail to a real server, and what becomes of each mail when it refuses, hangs or breaks off."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +14,9 @@ from flow.errors import ConfigError
 from flow.outcome import Reject, Retry, Unavailable
 from flow.settings import Secret
 from flow.targets.letters import Letter
-from flow.targets.mail import MailSession
-from flow.targets.smtp import FAREWELL, Bounced, MailServer, OutcomeUnknown, SmtpConnection
+from flow.targets.mail_server import MailServer
+from flow.targets.session import MailSession
+from flow.targets.smtp import FAREWELL, Bounced, OutcomeUnknown, RecipientRefused, SmtpConnection
 from tests.nodes.rabbitmq_node import Certificate
 from tests.targets.mail_server import DROP, Postbox, greeting_server, mail_server
 
@@ -49,7 +51,7 @@ async def connected(postbox: Postbox, **options: Any) -> AsyncIterator[SmtpConne
 async def session(postbox: Postbox, *, seconds: float = 60.0) -> AsyncIterator[MailSession]:
     connection = SmtpConnection(server(postbox))
     try:
-        yield MailSession(connection, asyncio.get_running_loop().time() + seconds)
+        yield MailSession(connection, patience=seconds)
     finally:
         await connection.close()
 
@@ -100,7 +102,7 @@ async def test_dots_and_lone_line_ends_cannot_end_a_mail(postbox: Postbox) -> No
     [
         ("550 5.1.1 <ada@example.org> unknown", Bounced, f"{NONE} (550 5.1.1)"),
         ("550 no such user", Bounced, f"{NONE} (550)"),
-        ("550 5.7.1 blocked", Reject, "the mail server refuses the recipient (550 5.7.1)"),
+        ("550 5.7.1 blocked", RecipientRefused, "the mail server refuses the recipient (550 5.7.1)"),
         ("451 4.3.0 later", Retry, "the mail server does not take the recipient now (451 4.3.0)"),
     ],
 )
@@ -121,6 +123,20 @@ async def test_a_refused_recipient_touches_no_other(
     assert postbox.connections == 1
     assert postbox.commands.count("RSET") == 1
     assert sending.ends == []  # it was never on its way
+
+
+@pytest.mark.parametrize("said", ["500 what?", "451 later", "421 closing", DROP])
+async def test_a_connection_that_does_not_forget_a_refused_mail_is_left(postbox: Postbox, said: str) -> None:
+    postbox.recipient = lambda address: "550 5.7.1 no" if address.startswith("bad") else None
+    postbox.reset = lambda: said
+    async with session(postbox) as mails:
+        await mails.send(letter("good1@example.org"))
+        with pytest.raises(RecipientRefused):
+            await mails.send(letter("bad@example.org"))
+        await mails.send(letter("good2@example.org"))
+
+    assert [mail.to for mail in postbox.received] == [["good1@example.org"], ["good2@example.org"]]
+    assert (postbox.connections, postbox.commands.count("RSET")) == (2, 1)
 
 
 async def test_a_refused_sender_or_mail_is_not_the_fault_of_who_it_is_to(postbox: Postbox) -> None:
@@ -205,6 +221,48 @@ async def test_a_server_that_limits_mails_for_a_connection_is_called_again(postb
 
     assert [mail.to for mail in postbox.received] == [[f"supporter{n}@example.org"] for n in range(4)]
     assert postbox.connections == 2
+
+
+async def test_a_server_that_closes_full_connections_at_the_next_sender_is_called_again(
+    postbox: Postbox,
+) -> None:
+    def limited(address: str) -> str | None:
+        return "421 4.7.0 too many" if len(postbox.received) == 2 and postbox.connections == 1 else None
+
+    postbox.sender = limited
+    async with session(postbox) as mails:
+        for number in range(4):
+            await mails.send(letter(f"supporter{number}@example.org"))
+        postbox.sender = lambda address: "421 4.3.2 going down"
+        with pytest.raises(Unavailable, match=r"^the mail server refuses the sender \(421 4\.3\.2\)$"):
+            await mails.send(letter("ada@example.org"))
+
+    assert [mail.to for mail in postbox.received] == [[f"supporter{n}@example.org"] for n in range(4)]
+    assert postbox.connections == 3
+
+
+@pytest.mark.parametrize("said", ["354 go on", "199 wait", "333 more"])
+async def test_a_whole_mail_that_is_answered_neither_yes_nor_no_is_never_sent_again(
+    postbox: Postbox, said: str
+) -> None:
+    postbox.content = lambda envelope: said
+    sending = Sending()
+    async with session(postbox) as mails:
+        with pytest.raises(OutcomeUnknown, match=f"answered the whole mail with {said[:3]}$"):
+            await mails.send(letter("ada@example.org"), sending)
+        postbox.content = lambda envelope: None
+        await mails.send(letter("eve@example.org"))
+
+    assert sending.ends == ["OutcomeUnknown"]
+    assert postbox.connections == 2
+
+
+@pytest.mark.parametrize("helo", ["mailer.example.org", "[192.0.2.1]", None])
+async def test_the_server_is_greeted_by_the_name_that_is_set(postbox: Postbox, helo: str | None) -> None:
+    async with connected(postbox, helo=helo) as connection:
+        await send(connection)
+
+    assert postbox.received[0].greeted == (helo or await asyncio.to_thread(socket.getfqdn))
 
 
 async def test_a_mail_that_makes_every_connection_close_is_tried_again_and_holds_up_no_other(
@@ -327,6 +385,8 @@ async def test_addresses_that_are_not_ascii_need_a_server_that_knows_them() -> N
         ({"host": ""}, "the mail server must be the name of a host, without a port"),
         ({"host": "a b"}, "the mail server must be the name of a host, without a port"),
         ({"port": 0}, "the port of the mail server must be from 1 to 65535, got 0"),
+        ({"helo": "a b"}, "MAIL_HELO must be the name of a host, like mail.example.org"),
+        ({"helo": "x\r\nRSET"}, "MAIL_HELO must be the name of a host, like mail.example.org"),
         ({"timeout": 21.0}, "the timeout of the mail server must be at most 20 s: a batch must end"),
         ({"user": "mailer"}, "the mail server needs both a user and a password, or neither"),
         ({"password": Secret("x")}, "the mail server needs both a user and a password, or neither"),

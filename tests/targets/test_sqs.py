@@ -16,6 +16,12 @@ from tests.targets.receiver import Receiver, receiving
 from tests.targets.sqs_server import SqsServer
 
 pytestmark = pytest.mark.anyio
+ATTRIBUTES = {
+    "Schema": "proca:action:2",
+    "Stage": "",
+    "CampaignName": "a\x00b\x1bc\td\ufffee\U0001f642",
+    "ActionType": "\x0b\uffff",
+}
 QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/signatures"
 
 
@@ -47,13 +53,14 @@ async def test_what_is_sent_arrives_with_its_attributes(sqs: SqsServer) -> None:
     body = '{"name": "Łucja \uffff \U0001f642"}'
 
     async with SqsTarget(url, region="eu-central-1", endpoint=sqs.url) as target:
-        entry = Entry(body=body.encode(), attributes={"Schema": "proca:action:2", "Stage": ""})
+        entry = Entry(body=body.encode(), attributes=ATTRIBUTES)
         assert await target.send([entry]) == [None]
 
     (arrived,) = sqs.received(url)
     assert json.loads(arrived["Body"]) == json.loads(body)
     assert {name: value["StringValue"] for name, value in arrived["MessageAttributes"].items()} == {
-        "Schema": "proca:action:2"
+        "Schema": "proca:action:2",
+        "CampaignName": "abc\tde\U0001f642",
     }
 
 
@@ -73,6 +80,21 @@ async def test_a_call_carries_ten_entries_and_the_limit_at_most() -> None:
     calls = [json.loads(post.body)["Entries"] for post in receiver.posts]
     assert [len(call) for call in calls] == [10, 4, 1]  # 2 of 8 bytes and 2 of 40, then one of 40
     assert max(sum(len(one["MessageBody"]) for one in call) for call in calls) <= 100
+
+
+async def test_what_counts_is_bytes_of_bodies_and_attributes() -> None:
+    """As SQS counts: names, types and values of attributes, and letters as UTF-8."""
+    body = json.dumps("水" * 10, ensure_ascii=False).encode()
+    entry = Entry(body=body, attributes={"CampaignName": "水水", "Stage": ""})
+
+    async with answering(200, {"Successful": [], "Failed": []}, limit=112) as (target, receiver):
+        await target.send([entry] * 3)
+    async with answering(200, {"Successful": [], "Failed": []}, limit=111) as (narrow, more):
+        await narrow.send([entry] * 3)
+
+    assert entry.size == 32 + len("CampaignName") + len("String") + 6 == 56
+    assert [len(json.loads(post.body)["Entries"]) for post in receiver.posts] == [2, 1]
+    assert [len(json.loads(post.body)["Entries"]) for post in more.posts] == [1, 1, 1]
 
 
 async def test_a_message_that_is_too_large_is_rejected_and_its_neighbours_are_not(sqs: SqsServer) -> None:
