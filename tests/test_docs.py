@@ -14,7 +14,8 @@ import pytest
 
 from flow.cli import COMMANDS
 from flow.looplag import LoopLag
-from flow.metrics import COUNTERS, GAUGES, HISTOGRAMS, Family, exposition
+from flow.metrics import COUNTERS, GAUGES, HISTOGRAMS, exposition
+from flow.prometheus import Family
 from flow.target import load
 
 ROOT = Path(__file__).parent.parent
