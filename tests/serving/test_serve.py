@@ -179,9 +179,9 @@ async def started(database: str) -> AsyncIterator[tuple[anyio.abc.Process, str]]
 
 
 async def test_it_may_start_before_its_database_and_before_its_broker(
-    postgresql: PostgreSQLNode, postgresql_url: str
+    postgresql_node: PostgreSQLNode, postgresql_url: str
 ) -> None:
-    postgresql.stop()
+    postgresql_node.stop()
     try:
         async with (
             started(postgresql_url) as (process, address),
@@ -189,15 +189,15 @@ async def test_it_may_start_before_its_database_and_before_its_broker(
         ):
             link = Links(address, SECRET).moderator(1, "accept")
             away = [await browser.get(f"{address}/readyz"), await browser.post(link)]
-            postgresql.start()
+            postgresql_node.start()
             with anyio.fail_after(30):
                 while (await browser.get(f"{address}/readyz")).status_code != 200:
                     pass
             there = await browser.post(link)
             ended = await end_of(process, signal.SIGTERM)
     finally:
-        if not postgresql.runs:
-            postgresql.start()
+        if not postgresql_node.runs:
+            postgresql_node.start()
 
     assert [answer.status_code for answer in away] == [503, 503]
     assert there.status_code == 404
@@ -206,18 +206,18 @@ async def test_it_may_start_before_its_database_and_before_its_broker(
 
 
 async def test_a_database_that_comes_without_tables_ends_it_with_a_sentence(
-    postgresql: PostgreSQLNode,
+    postgresql_node: PostgreSQLNode,
 ) -> None:
-    name = postgresql.add_database()
-    postgresql.stop()
+    name = postgresql_node.add_database()
+    postgresql_node.stop()
     try:
-        async with started(postgresql.url(name)) as (process, _):
-            postgresql.start()
+        async with started(postgresql_node.url(name)) as (process, _):
+            postgresql_node.start()
             ended = await end_of(process)
     finally:
-        if not postgresql.runs:
-            postgresql.start()
-        postgresql.drop_database(name)
+        if not postgresql_node.runs:
+            postgresql_node.start()
+        postgresql_node.drop_database(name)
 
     assert ended.code == 78
     assert ended.err.splitlines()[-1].endswith("has no records yet: run flow records migrate")
