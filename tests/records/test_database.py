@@ -176,6 +176,37 @@ async def test_a_statement_that_is_cancelled_keeps_no_process_from_ending(databa
     assert done.stdout == b"7\n"
 
 
+IMPATIENT = """
+import sqlite3, sys, threading, anyio
+from flow.errors import DatabaseDown
+from flow.records.database import Database
+
+async def main():
+    async with Database.opened(sys.argv[1], patience=5) as database:
+        held = sqlite3.connect(database.url.path, isolation_level=None)
+        held.execute("BEGIN IMMEDIATE")
+        try:
+            async with database.begin(patience=0.1):
+                pass
+        except DatabaseDown as error:
+            print(str(error).endswith("did not answer in 0.1 seconds"))
+
+anyio.run(main)
+for thread in threading.enumerate():
+    if thread.daemon:
+        thread.join()
+"""
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_thread_that_waits_longer_than_its_loop_says_nothing(database_url: str) -> None:
+    """Its answer is for nobody; the traceback would end whatever runs by then."""
+    with anyio.fail_after(60):
+        done = await anyio.run_process([sys.executable, "-c", IMPATIENT, database_url])
+
+    assert (done.stdout, done.stderr) == (b"True\n", b"")
+
+
 async def test_a_lock_that_is_not_given_back_is_a_database_that_is_down(tmp_path: Path) -> None:
     path = tmp_path / "records.db"
     async with Database.opened(f"sqlite:///{path}", patience=3.0) as database:
