@@ -93,13 +93,13 @@ class Admission:
         return Asked(found=found, verb=verb, who=who, moderating=moderating)
 
     def _program(self, request: "Request") -> str | None:
-        """Return the organisation whose program asks, or None without a token.
+        """Return the organisation whose program asks, or None without a bearer token.
 
         Raises:
             Refused: the token is wrong.
         """
-        given = request.headers.get("authorization")
-        if given is None:
+        given = request.headers.get("authorization", "")
+        if not given.lower().startswith("bearer "):  # another kind is for a proxy
             return None
         organisation = self._policy.tokens.organisation(given)
         if organisation is None:

@@ -185,12 +185,13 @@ def application(desk: Desk, policy: Policy, numbers: ServingNumbers, proxies: Co
     link, methods = "{action_id}/{verb}", ["GET", "POST"]
     app: Any = Starlette(
         routes=[
-            Route(f"/link/s/{link}/{{reference}}", callbacks.supporter, methods=methods),
-            Route(f"/link/a/{link}/{{reference}}", callbacks.moderator, methods=methods),
+            Route(f"/link/s/{link}/{{reference:path}}", callbacks.supporter, methods=methods),
+            Route(f"/link/a/{link}/{{reference:path}}", callbacks.moderator, methods=methods),
             Route(f"/link/a/{link}", callbacks.moderator, methods=methods),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],
         exception_handlers={404: callbacks.lost},
     )
+    app.router.redirect_slashes = False  # it would lead to http://, for the proxy alone knows of TLS
     return ProxyHeadersMiddleware(app, trusted_hosts=list(proxies)) if proxies else app

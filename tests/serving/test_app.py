@@ -1,6 +1,7 @@
 """What the links answer, over a real port: to people, to their mail scanners, to programs, to guessers."""
 
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -362,3 +363,39 @@ async def test_how_long_an_answer_took_is_told_without_the_wait_for_the_pace() -
         await browser.get(SUPPORTER)
 
     assert browser.numbers.link_seconds.total < 0.5
+
+
+async def test_a_wrong_token_is_told_to_people_in_a_page_as_well() -> None:
+    async with serving() as browser:
+        answer = await browser.get(SUPPORTER, authorization=f"Bearer {'x' * 33}", accept_language="es")
+
+    assert answer.status_code == 401
+    assert Page(answer.text).language == "es"
+
+
+async def test_a_password_for_the_proxy_makes_nobody_a_program() -> None:
+    """A site that is not public yet asks for one, and hands it on."""
+    async with serving() as browser:
+        answer = await browser.post(SUPPORTER, authorization="Basic YWRhOnNlY3JldA==")
+
+    assert answer.status_code == 200
+    assert browser.numbers.link_decisions["supporter", "accept", "changed"] == 1
+
+
+async def test_a_reference_may_hold_every_letter() -> None:
+    desk = MemoryDesk()
+    desk.found = replace(desk.found, contact_ref="a/b+c==?d#ü%2F&")
+    async with serving(desk) as browser:
+        answer = await browser.post(browser.links.supporter(7, "accept", "a/b+c==?d#ü%2F&"))
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", [f"{SUPPORTER}/", "/link/a/7/accept/", "/livez/"])
+async def test_nobody_is_sent_from_a_secure_link_to_an_open_one(path: str) -> None:
+    """The process does not see that the proxy speaks TLS."""
+    async with serving() as browser:
+        answer = await browser.get(path)
+
+    assert answer.status_code == 404
+    assert "location" not in answer.headers
