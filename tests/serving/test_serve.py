@@ -110,8 +110,12 @@ async def served(folder: Path, database: str, *options: str) -> AsyncIterator[Se
         assert ended.code == 0, said.decode() + ended.err
 
 
-async def test_a_signature_is_confirmed_moderated_and_published(tmp_path: Path, database_url: str) -> None:
-    async with served(tmp_path, database_url) as run, httpx2.AsyncClient(trust_env=False) as browser:
+async def test_a_signature_is_confirmed_moderated_and_published_at_once(
+    tmp_path: Path, database_url: str
+) -> None:
+    """No sweep comes by: each decision has its messages published."""
+    sweeps = ("--sweep-every", "3600")
+    async with served(tmp_path, database_url, *sweeps) as run, httpx2.AsyncClient(trust_env=False) as browser:
         (one,) = await run.submit(ORGANISATION, CAMPAIGN, PAGE, action("1", "jane@example.org"))
         number, reference = one["actionId"], one["contactRef"]
 
