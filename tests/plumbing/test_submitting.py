@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import anyio
 import pytest
+from nacl.public import PrivateKey
 
 from flow.errors import DecodeError
 from flow.plumbing.processing import Processing
@@ -13,6 +14,7 @@ from flow.records.cases import contact_lock
 from flow.records.database import Database
 from flow.records.forgetting import by_id, forget
 from flow.records.locking import hold
+from tests.end_to_end.campaigning import text
 from tests.plumbing.signature_model import Org
 from tests.plumbing.signatures import define, outgoing, signature, statuses, submit
 
@@ -111,3 +113,21 @@ async def test_forgetting_waits_for_who_adds_an_action_of_the_same_person(
             await done.wait()
         assert not done.is_set()
     assert done.is_set()
+
+
+async def test_what_is_closed_for_an_organisation_is_in_no_message(database: Database) -> None:
+    brook, key = (
+        Org("brook", supporter_confirm=True, custom_supporter=True, encrypted=True),
+        PrivateKey.generate(),
+    )
+    await define(database, brook, text(bytes(key.public_key)))
+    [one] = await submit(database, signature(brook, "ada@example.org"))
+    await Processing(database).accept_supporter(one.action_id, str(one.contact_ref), double_opt_in=True)
+
+    bodies = [body for *_, body in await outgoing(database, "brook")]
+
+    assert len(bodies) == 3  # to be confirmed, delivered, and the news of the address
+    for body in bodies:
+        assert b"Ada" not in body
+        assert b"example.org" not in body
+        assert b'"payload"' in body
