@@ -99,19 +99,18 @@ class Sweeper:
             DatabaseError: the database cannot be used, and waiting would not help.
             ConfigError: it has not the tables of this version.
         """
-        ready, first, due = False, True, 0.0
+        first, due = True, 0.0
         while True:
             now = anyio.current_time()
             try:
-                if not ready:
+                if self.down is not None:
                     await self._database.ready()
-                    ready = True
+                    self.down = None
                 if now >= due:
                     await self.sweep(refused_too=first)
                     first, due = False, now + every
                 else:  # looking for actions to settle takes the longer the more people have yet to confirm
                     await self._publish()
-                self.down = None
             except DatabaseDown as error:
                 self.down = str(error)
                 self._complain({"database": self.down})
