@@ -1,35 +1,28 @@
-"""The numbers of a pipeline, kept as plain integers and lists, and their form for Prometheus."""
+"""The numbers of a pipeline, kept as plain integers and lists, and how each is read at a scrape."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from math import inf
-from operator import add
-from typing import Any, Literal, get_args
-
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
 
 from flow.account import Account
 from flow.batch import Trigger
 from flow.histogram import ATTEMPTS, CALLBACK, RECORD, SETTLE, SIZE, Histogram
 from flow.outcome import Outcome
+from flow.prometheus import (
+    Families,
+    Family,
+    Numbers,
+    Rows,
+    asked,
+    asked_keyed,
+    exposed,
+    keyed,
+    single,
+)
 
 Reconnect = Literal["lost", "cancelled", "refused", "configuration"]
 """Why a session ended or could not be opened; cancelled: a consumer was, by the broker."""
 Published = Literal["confirmed", "returned", "failed"]
 """What became of a published message."""
-
-OPENMETRICS = "application/openmetrics-text"
-LOOP_LAG = "How late timers of the event loop fire; what blocks the loop shows here."
 
 
 class PipelineMetrics:
@@ -90,30 +83,6 @@ class PipelineMetrics:
         return {queue: account.open for queue, account in self.accounts.items()}
 
 
-Rows = Iterable[tuple[tuple[str, ...], Any]]
-"""The values of the labels after `pipeline`, and a number or a histogram."""
-
-
-def single(metrics: PipelineMetrics, name: str) -> Rows:
-    """Read an attribute that is the number."""
-    return (((), getattr(metrics, name)),)
-
-
-def keyed(metrics: PipelineMetrics, name: str) -> Rows:
-    """Read an attribute that maps the label to the number."""
-    return (((key,), value) for key, value in getattr(metrics, name).items())
-
-
-def asked(metrics: PipelineMetrics, name: str) -> Rows:
-    """Read an attribute that is called for the number."""
-    return (((), getattr(metrics, name)()),)
-
-
-def asked_keyed(metrics: PipelineMetrics, name: str) -> Rows:
-    """Read an attribute that is called for what maps the label to the number."""
-    return (((key,), value) for key, value in getattr(metrics, name)().items())
-
-
 def accounts(metrics: PipelineMetrics, name: str) -> Rows:
     """Read a number of every queue's account."""
     return (((queue,), getattr(account, name)) for queue, account in metrics.accounts.items())
@@ -129,20 +98,6 @@ def outcomes(metrics: PipelineMetrics, name: str) -> Rows:
 def triggers(metrics: PipelineMetrics, name: str) -> Rows:
     """Read the closed batches by batcher and trigger."""
     return (((batcher, trigger.value), n) for (batcher, trigger), n in metrics.batch_triggers.items())
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One metric: its name without prefix, its help text, its labels after `pipeline`, how it is read."""
-
-    name: str
-    text: str
-    read: Callable[[PipelineMetrics, str], Rows]
-    labels: tuple[str, ...] = ()
-    attribute: str = ""
-    """What is read; "" is the attribute of the metric's own name."""
-    together: Callable[[float, float], float] = add
-    """How the numbers of two workers become one."""
 
 
 COUNTERS = (
@@ -199,6 +154,7 @@ HISTOGRAMS = (
     Family("record_seconds", "Time from the record's own time to settling the message.", single),
     Family("attempts", "Which attempt a settled message was on, from 1.", single),
 )
+FAMILIES = Families(counters=COUNTERS, gauges=GAUGES, histograms=HISTOGRAMS, labels=("pipeline",))
 
 
 def exposition(
@@ -209,7 +165,7 @@ def exposition(
     The format is OpenMetrics when the *accept* header names it, else Prometheus text. Run it on the loop's
     thread: nothing is awaited, so the numbers fit each other.
     """
-    return exposed(Numbers(reading(pipelines), loop_lag), accept)
+    return exposed(Numbers(FAMILIES, reading(pipelines), loop_lag), accept)
 
 
 def reading(pipelines: Sequence[PipelineMetrics]) -> Callable[[Family], Rows]:
@@ -221,80 +177,3 @@ def reading(pipelines: Sequence[PipelineMetrics]) -> Callable[[Family], Rows]:
                 yield (metrics.pipeline, *values), number
 
     return rows
-
-
-def exposed(numbers: Collector, accept: str) -> tuple[bytes, str]:
-    """Return *numbers* and those of this process in the format that the *accept* header asks for."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    registry.register(numbers)
-    # Versions and escapings that a client may wish for change nothing about names like ours.
-    encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
-    return encode(registry), content_type
-
-
-class Numbers(Collector):
-    """Reads what pipelines counted at the moment of a scrape, so that counting costs nothing but adding."""
-
-    def __init__(
-        self, rows: Callable[[Family], Rows], loop_lag: Histogram | None, more: Iterable[Metric] = ()
-    ) -> None:
-        """Read metrics by *rows*, and *loop_lag* (seconds) if there is one; *more* come after them."""
-        self._rows = rows
-        self.loop_lag = loop_lag
-        self.more = more
-
-    def collect(self) -> Iterator[Metric]:
-        """Make every metric anew."""
-        yield InfoMetricFamily("flow_build", "The version of flow that runs.", {"version": installed()})
-        for family in COUNTERS:
-            yield self._filled(family, CounterMetricFamily)
-        for family in GAUGES:
-            yield self._filled(family, GaugeMetricFamily)
-        for family in HISTOGRAMS:
-            yield self._spread(family)
-        if self.loop_lag is not None:
-            lag = HistogramMetricFamily("flow_loop_lag_seconds", LOOP_LAG, labels=(), unit="seconds")
-            lag.add_metric((), buckets(self.loop_lag), self.loop_lag.total)
-            yield lag
-        yield from self.more
-
-    def _filled(self, family: Family, kind: type[CounterMetricFamily | GaugeMetricFamily]) -> Metric:
-        metric = kind(
-            f"flow_{family.name}", family.text, labels=("pipeline", *family.labels), unit=unit(family)
-        )
-        for labels, number in self._rows(family):
-            metric.add_metric(labels, number)
-        return metric
-
-    def _spread(self, family: Family) -> Metric:
-        labels = ("pipeline", *family.labels)
-        metric = HistogramMetricFamily(f"flow_{family.name}", family.text, labels=labels, unit=unit(family))
-        for values, histogram in self._rows(family):
-            metric.add_metric(values, buckets(histogram), histogram.total)
-        return metric
-
-
-def of_workers(running: int, restarts: int) -> Iterator[Metric]:
-    """Make the metrics that a supervisor has beside those of its workers."""
-    yield GaugeMetricFamily("flow_workers", "Workers that run.", running)
-    yield CounterMetricFamily("flow_worker_restarts", "Workers that ended and were started again.", restarts)
-
-
-def buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return the cumulative counts under the names that Prometheus gives to bounds."""
-    return [("+Inf" if bound == inf else str(bound), count) for bound, count in histogram.cumulative()]
-
-
-def unit(family: Family) -> str:
-    """Return the unit that the name ends with, or ""."""
-    return "seconds" if family.name.removesuffix("_total").endswith("_seconds") else ""
-
-
-def installed() -> str:
-    """Return the installed version of flow, or "unknown" when it runs from a bare folder."""
-    try:
-        return version("proca-flow")
-    except PackageNotFoundError:
-        return "unknown"

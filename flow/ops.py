@@ -1,4 +1,4 @@
-"""The ops endpoints: metrics, health and a page of links, served inside the process that consumes."""
+"""The ops endpoints: metrics, health and a page of links, served inside the process that does the work."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -23,7 +23,7 @@ PAGE = """<!doctype html>
 <ul>
 <li><a href="/metrics">/metrics</a>: numbers for Prometheus
 <li><a href="/livez">/livez</a>: whether the process works; restart it if not
-<li><a href="/readyz">/readyz</a>: whether it is connected and consumes
+<li><a href="/readyz">/readyz</a>: whether it is connected and does its work
 <li><a href="/healthz">/healthz</a>: the states behind both
 </ul>
 </html>
@@ -37,10 +37,10 @@ class Health(Protocol):
         """Return why the process should be restarted, or None; an absent broker is no reason."""
 
     def ready(self) -> str | None:
-        """Return why it does not consume now, or None."""
+        """Return why it does not do its work now, or None."""
 
     def state(self) -> Mapping[str, Any]:
-        """Return the state of each pipeline by its name: words and numbers, no hosts, versions or ids."""
+        """Return the state of each part by its name: words and numbers, no hosts, versions or ids."""
 
     def exposition(self, accept: str, loop_lag: Histogram) -> tuple[bytes, str]:
         """Return the metrics in the format that the *accept* header asks for, and their content type."""
@@ -49,14 +49,16 @@ class Health(Protocol):
 class Ops:
     """Serves the ops endpoints for as long as its context is open."""
 
-    def __init__(self, host: str, port: int, health: Health) -> None:
+    def __init__(self, host: str, port: int, health: Health, *, of: str = "pipelines") -> None:
         """Make the server for *host* and *port* (0: any free one); nothing is opened yet.
+
+        *of* is how the parts are called whose state *health* returns.
 
         Raises:
             ConfigError: the port is no port, or the libraries for HTTP are not installed.
         """
         self.lag = LoopLag()
-        app = application(health, self.lag)
+        app = application(health, self.lag, of)
         self._endpoint = Endpoint(app, host, port, options="--ops", extra="ops", without=WITHOUT)
 
     @property
@@ -88,8 +90,8 @@ class Ops:
             self.lag.stop()
 
 
-def application(health: Health, lag: LoopLag) -> "Starlette":
-    """Return the endpoints as an ASGI application."""
+def application(health: Health, lag: LoopLag, of: str = "pipelines") -> "Starlette":
+    """Return the endpoints as an ASGI application; *of* is how the parts are called."""
     try:
         from starlette.applications import Starlette
         from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -113,7 +115,7 @@ def application(health: Health, lag: LoopLag) -> "Starlette":
 
     async def healthz(request: "Request") -> "Response":
         live = alive(health, lag) is None
-        states = {"live": live, "ready": health.ready() is None, "pipelines": health.state()}
+        states = {"live": live, "ready": health.ready() is None, of: health.state()}
         return JSONResponse(states, 200 if live else 503, headers=FRESH)
 
     def verdict(reason: str | None) -> "Response":

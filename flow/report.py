@@ -6,7 +6,8 @@ import msgspec
 
 from flow.account import Account
 from flow.histogram import Histogram
-from flow.metrics import COUNTERS, GAUGES, HISTOGRAMS, Family, PipelineMetrics, Rows, reading
+from flow.metrics import COUNTERS, GAUGES, HISTOGRAMS, PipelineMetrics, reading
+from flow.prometheus import Family, Rows
 
 Labels = tuple[str, ...]
 

@@ -16,9 +16,10 @@ from flow.account import Account
 from flow.broker.backoff import Backoff
 from flow.child import CRASHED, DRAINED, HUNG, Child
 from flow.histogram import Histogram
-from flow.metrics import Numbers, exposed, of_workers
+from flow.metrics import FAMILIES
 from flow.ops import LATE, Ops
 from flow.options import option
+from flow.prometheus import Numbers, exposed, of_workers
 from flow.report import NOTHING, Figures, Report, ended, together
 from flow.signals import apart
 
@@ -134,7 +135,7 @@ class Supervisor:
         figures = self._figures()
         lag = figures.lag[0].histogram() if figures.lag else None
         more = of_workers(len(self._children), self._restarts)
-        return exposed(Numbers(figures.rows, lag, more), accept)
+        return exposed(Numbers(FAMILIES, figures.rows, lag, more), accept)
 
     @property
     def _numbers(self) -> range:

@@ -13,7 +13,8 @@ from hypothesis import settings
 
 from flow.broker.url import BrokerUrl
 from flow.records.database import Database
-from tests.nodes.postgresql_node import TEMPLATE, PostgreSQLNode
+from tests.nodes.postgresql_control import PostgreSQLControl
+from tests.nodes.postgresql_node import PostgreSQLNode
 from tests.nodes.rabbitmq_control import RabbitMQControl
 from tests.nodes.rabbitmq_node import Certificate, RabbitMQNode
 from tests.targets.sqs_server import SqsServer
@@ -143,16 +144,39 @@ def sqs() -> Iterator[SqsServer]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQLNode]:
-    """The PostgreSQL server of this run, private, with a template that has the tables of the records."""
+def postgresql() -> Iterator[PostgreSQLControl]:
+    """The PostgreSQL server of this run: a private one, or the one that FLOW_TEST_DATABASE_URL names.
+
+    The latter needs an account that may make databases; they are dropped at the end.
+    """
+    if url := os.environ.get("FLOW_TEST_DATABASE_URL"):
+        yield PostgreSQLControl(url)
+        return
     node = PostgreSQLNode()
     try:
-        node.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-        with start_blocking_portal() as elsewhere:  # a loop may run here already, for another fixture
-            elsewhere.call(migrate, node.url(TEMPLATE))
         yield node
     finally:
         node.discard()
+
+
+@pytest.fixture
+def postgresql_node(postgresql: PostgreSQLControl) -> PostgreSQLNode:
+    """The private server, for tests that stop or freeze it; they leave it running."""
+    if not isinstance(postgresql, PostgreSQLNode):
+        pytest.skip("needs a private server, and FLOW_TEST_DATABASE_URL names another one")
+    return postgresql
+
+
+@pytest.fixture(scope="session")
+def migrated(postgresql: PostgreSQLControl) -> Iterator[str]:
+    """A database to copy from, with the tables of the records."""
+    name = postgresql.add_database()
+    try:
+        with start_blocking_portal() as elsewhere:  # a loop may run here already, for another fixture
+            elsewhere.call(migrate, postgresql.url(name))
+        yield name
+    finally:
+        postgresql.drop_database(name)
 
 
 async def migrate(url: str) -> None:
@@ -165,9 +189,9 @@ async def migrate(url: str) -> None:
 
 
 @pytest.fixture
-def postgresql_url(postgresql: PostgreSQLNode) -> Iterator[str]:
+def postgresql_url(postgresql: PostgreSQLControl, migrated: str) -> Iterator[str]:
     """A PostgreSQL database for one test, with the tables of the records."""
-    name = postgresql.add_database(TEMPLATE)
+    name = postgresql.add_database(migrated)
     yield postgresql.url(name)
     postgresql.drop_database(name)
 

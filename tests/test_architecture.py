@@ -31,7 +31,7 @@ FLOORS = [
         "claim",
         "transitions",
     },
-    {"pipeline", "declaration", "sizing", "settings", "metrics", "histogram", "report"},
+    {"pipeline", "declaration", "sizing", "settings", "metrics", "prometheus", "histogram", "report"},
     {"stages", "broker", "records"},
     {"plumbing", "targets", "devbroker", "management"},
     {
@@ -60,7 +60,7 @@ WINGS = {"stages", "broker", "records"}  # no doors between them
 OUTSIDE = {
     "aiormq": {"broker"},
     "pamqp": {"broker", "devbroker"},
-    "prometheus_client": {"metrics"},
+    "prometheus_client": {"prometheus"},
     "sqlalchemy": {"records"},
     "alembic": {"records"},
 }

@@ -5,7 +5,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import click
 import pytest
 
 from flow.cli import COMMANDS
+from flow.histogram import Histogram
 from flow.looplag import LoopLag
-from flow.metrics import COUNTERS, GAUGES, HISTOGRAMS, Family, exposition
+from flow.metrics import FAMILIES, exposition
+from flow.prometheus import Families
+from flow.serving import numbers
 from flow.target import load
 
 ROOT = Path(__file__).parent.parent
@@ -178,29 +182,44 @@ def test_every_command_is_named() -> None:
     assert [name for name in COMMANDS if f"flow {name}" not in text] == []
 
 
-def test_the_table_of_metrics_is_complete_and_right() -> None:
-    rows = {name.strip("`"): (kind, labels, text) for name, kind, labels, text in metrics_table()}
+class Nothing:
+    """An outbox in which nothing ever was."""
 
-    exposed, _ = exposition([], "", LoopLag().histogram)
+    down: str | None = None
+    published = waiting = refused = 0
+
+
+@pytest.mark.parametrize(
+    ("heading", "families", "exposition"),
+    [
+        ("Metrics", FAMILIES, partial(exposition, [])),
+        ("Metrics of `flow serve`", numbers.FAMILIES, numbers.ServingNumbers(Nothing()).exposition),
+    ],
+)
+def test_the_tables_of_metrics_are_complete_and_right(
+    heading: str, families: Families, exposition: Callable[[str, Histogram], tuple[bytes, str]]
+) -> None:
+    exposed, _ = exposition("", LoopLag().histogram)
     texts = dict(re.findall(r"^# HELP (flow_\w+) (.+)$", exposed.decode(), re.MULTILINE))
     kinds = dict(re.findall(r"^# TYPE (flow_\w+) (.+)$", exposed.decode(), re.MULTILINE))
-    families: dict[str, Family] = {one.name: one for one in (*COUNTERS, *GAUGES, *HISTOGRAMS)}
+    named = {one.name: one for one in families}
     labels = {"flow_loop_lag_seconds": "–", "flow_build_info": "version"}
     for name in texts:
-        family = families.get(name.removeprefix("flow_")) or families.get(
+        family = named.get(name.removeprefix("flow_")) or named.get(
             name.removeprefix("flow_").removesuffix("_total")
         )
         if family is not None:
-            labels[name] = ", ".join(("pipeline", *family.labels))
-    assert rows == {name: (kinds[name], labels[name], texts[name]) for name in texts}
+            labels[name] = ", ".join((*families.labels, *family.labels)) or "–"
+    assert metrics_table(heading) == {name: (kinds[name], labels[name], texts[name]) for name in texts}
 
 
-def metrics_table() -> list[list[str]]:
-    return table(OPERATIONS.read_text(), "Metrics")
+def metrics_table(heading: str) -> dict[str, tuple[str, ...]]:
+    """Return kind, labels and meaning of each metric of a table."""
+    return {name.strip("`"): tuple(rest) for name, *rest in table(OPERATIONS.read_text(), heading)}
 
 
 def test_alerts_ask_for_metrics_that_exist() -> None:
-    known = {name.strip("`") for name, *_ in metrics_table()}
+    known = metrics_table("Metrics").keys() | metrics_table("Metrics of `flow serve`").keys()
     expressions = [line for line in (ROOT / "deploy" / "alerts.yml").read_text().splitlines() if ":" in line]
 
     named = {name.removesuffix("_bucket") for line in expressions for name in re.findall(r"flow_\w+", line)}

@@ -5,6 +5,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from itsdangerous import TimestampSigner
 
 from flow.errors import ConfigError
 from flow.links import Links, Tokens
@@ -39,6 +40,20 @@ def test_a_token_counts_for_one_action_and_one_secret(one: int, other: int, text
     assert Tokens(SECRET, valid=-1).check(one, token) == "expired"
     assert tokens.check(other, token) == ("good" if one == other else "wrong")
     assert tokens.check(one, text) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "verdict"), [(600, "good"), (0, "good"), (-100, "good"), (-101, "expired")]
+)
+def test_a_token_counts_for_its_time_also_when_the_clock_that_signed_was_ahead(
+    monkeypatch: pytest.MonkeyPatch, ahead: int, verdict: str
+) -> None:
+    now = 1_800_000_000
+    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _: now + ahead)
+    token = Tokens(SECRET).sign(7)
+    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _: now)
+
+    assert Tokens(SECRET, valid=100).check(7, token) == verdict
 
 
 @pytest.mark.parametrize("base", ["confirm.example.org", "ftp://confirm.example.org", "https://a/?b", ""])

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from flow.histogram import Histogram
-from flow.metrics import Numbers, PipelineMetrics, exposed, exposition
+from flow.metrics import FAMILIES, PipelineMetrics, exposition
+from flow.prometheus import Numbers, exposed
 from flow.report import NOTHING, Figures, ended, figures_of, together
 
 LAG = (0.1, 1.0)
@@ -38,7 +39,7 @@ def sent(*pipelines: PipelineMetrics, late: Histogram | None = None) -> Figures:
 
 
 def text(figures: Figures) -> str:
-    return flow_lines(exposed(Numbers(figures.rows, figures.lag[0].histogram()), "")[0])
+    return flow_lines(exposed(Numbers(FAMILIES, figures.rows, figures.lag[0].histogram()), "")[0])
 
 
 def flow_lines(body: bytes) -> str:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import anyio
 import click
@@ -12,6 +13,9 @@ from flow.cli.options import database_url
 from flow.records.database import Database
 from flow.records.forgetting import Forgotten, Person, by_address, by_id, by_reference, forget
 from flow.records.url import DatabaseUrl
+
+if TYPE_CHECKING:
+    from flow.records.cases import Connection
 
 NOT_HERE = (
     "What was published before is not touched: messages in queues are delivered as they are, parked ones\n"
@@ -51,7 +55,8 @@ def read_address() -> str:
 async def _forgotten(url: DatabaseUrl, supporter: str, address: str | None, yes: bool) -> int:
     """Find the person, ask, erase and tell; return the exit code."""
     async with Database.opened(url) as database:
-        person = await found(database, supporter, address)
+        async with database.reading() as connection:
+            person = await found(connection, supporter, address)
         if person is None:
             who = "supporter with this address" if address else f"supporter {supporter}"
             say(f"there is no {who} in {url.place}")
@@ -59,7 +64,8 @@ async def _forgotten(url: DatabaseUrl, supporter: str, address: str | None, yes:
         click.echo(described(person))
         if not yes:
             click.confirm("Erase the personal data of this person for good?", abort=True)
-        async with database.begin() as connection:
+        async with database.begin() as connection:  # who signed while the question waited is meant, too
+            person = await found(connection, supporter, address) or person
             done = await forget(connection, person, datetime.now(UTC))
         click.echo(told(done))
         click.echo(NOT_HERE)
@@ -67,14 +73,13 @@ async def _forgotten(url: DatabaseUrl, supporter: str, address: str | None, yes:
     return 0
 
 
-async def found(database: Database, supporter: str, address: str | None) -> Person | None:
+async def found(connection: "Connection", supporter: str, address: str | None) -> Person | None:
     """Return the person whom the argument names."""
-    async with database.reading() as connection:
-        if address is not None:
-            return await by_address(connection, address)
-        if supporter.isascii() and supporter.isdecimal() and len(supporter) < 19:
-            return await by_id(connection, int(supporter))
-        return await by_reference(connection, supporter)
+    if address is not None:
+        return await by_address(connection, address)
+    if supporter.isascii() and supporter.isdecimal() and len(supporter) < 19:
+        return await by_id(connection, int(supporter))
+    return await by_reference(connection, supporter)
 
 
 def described(person: Person) -> str:

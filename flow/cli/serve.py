@@ -13,8 +13,9 @@ from flow.cli.options import amqp_url, database_url
 from flow.links import SECRET, Tokens
 from flow.options import variable
 from flow.records.url import DatabaseUrl
-from flow.serving.app import Policy
-from flow.serving.service import Serving
+from flow.serving import trusted
+from flow.serving.admission import Policy
+from flow.serving.service import OPS_PORT, Serving
 from flow.serving.tokens import ApiTokens
 from flow.settings import Secret
 
@@ -61,6 +62,16 @@ TOKENS = "FLOW_API_TOKENS"
     metavar="SECONDS",
     help="How often the outbox is looked through for what a crash left behind.",
 )
+@click.option("--ops-host", default="127.0.0.1", show_default=True, envvar="FLOW_OPS_HOST")
+@click.option(
+    "--ops-port",
+    type=click.IntRange(0, 65535),
+    default=OPS_PORT,
+    show_default=True,
+    envvar="FLOW_OPS_PORT",
+    help="Where metrics and health are served; 0: any free port.",
+)
+@click.option("--no-ops", is_flag=True, envvar="FLOW_NO_OPS", help="Serve no metrics and no health.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
 def serve(
     url: BrokerUrl,
@@ -71,6 +82,9 @@ def serve(
     proxies: Sequence[str],
     requests: int,
     sweep_every: float,
+    ops_host: str,
+    ops_port: int,
+    no_ops: bool,
     log_format: str,
 ) -> None:
     """Answer the links by which supporters confirm and moderators decide, and publish what follows.
@@ -84,9 +98,19 @@ def serve(
     policy = Policy(
         tokens=ApiTokens.parse(Secret(tokens) if tokens else None),
         moderation=Tokens(secret) if secret else None,
-        redirect_hosts=frozenset(one.lower() for one in redirect_hosts),
+        redirect_hosts=trusted.redirect_hosts(redirect_hosts),
         requests=requests,
     )
-    serving = Serving(database_url, url, policy, host=host, port=port, proxies=proxies, every=sweep_every)
+    serving = Serving(
+        database_url,
+        url,
+        policy,
+        host=host,
+        port=port,
+        proxies=trusted.proxies(proxies),
+        every=sweep_every,
+        ops_host=ops_host,
+        ops_port=None if no_ops else ops_port,
+    )
     fast = importlib.util.find_spec("uvloop") is not None
     anyio.run(serving.run, backend_options={"use_uvloop": fast})

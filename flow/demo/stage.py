@@ -25,9 +25,10 @@ from flow.plumbing.outbox import Outbox
 from flow.plumbing.sweeper import Sweeper
 from flow.records.database import Database
 from flow.runner import Runner
-from flow.serving.app import Policy, application
+from flow.serving.admission import Policy
+from flow.serving.app import application
 from flow.serving.desk import RecordsDesk
-from flow.serving.service import readiness
+from flow.serving.numbers import ServingNumbers
 from flow.serving.tokens import ApiTokens
 
 HOST = "127.0.0.1"
@@ -74,7 +75,7 @@ async def staged(kept: Path | None, say: Callable[[str], None]) -> AsyncIterator
         sweeper = Sweeper(database, Outbox(database, turnstile), say=say)
         crm = await stack.enter_async_context(CrmServer())
         policy = Policy(tokens=ApiTokens.parse(None), moderation=Tokens(secret), requests=MANY)
-        app = application(RecordsDesk(database, sweeper.wake), policy, readiness(database))
+        app = application(RecordsDesk(database, sweeper.wake), policy, ServingNumbers(sweeper))
         serving = await stack.enter_async_context(endpoint(app))
         people = await stack.enter_async_context(People(say))
         mails = place / "mails"

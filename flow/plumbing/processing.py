@@ -1,11 +1,10 @@
 """Decisions about signatures: each status changes together with the message that tells of it."""
 
 import hmac
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from flow.errors import ConfigError
 from flow.records import cases
@@ -14,9 +13,6 @@ from flow.records.database import Database
 from flow.records.locking import hold
 from flow.records.working import Work
 from flow.transitions import ActionStatus, SupporterStatus
-
-if TYPE_CHECKING:
-    from flow.records.cases import Connection
 
 Change: TypeAlias = Literal["changed", "unchanged", "refused", "unknown"]
 Now: TypeAlias = Callable[[], datetime]
@@ -34,10 +30,6 @@ class Answer:
     sentence: str
     action: ActionStatus | None = None
     supporter: SupporterStatus | None = None
-    processed: int = 0
-    """How many actions have another status now: a supporter who is accepted takes all that wait along."""
-    emitted: int = 0
-    """How many messages were put into the outbox."""
 
 
 UNKNOWN = Answer(change="unknown", sentence="there is no such action")
@@ -65,16 +57,16 @@ class Processing:
         Raises:
             DatabaseError: it could not be done.
         """
-        async with self._case(action_id, contact_ref) as (work, case):
-            if work is None or case is None:
-                return UNKNOWN
-            status = case.supporter_status
-            if status in ("new", "rejected"):
-                return _refused(case, "supporter", TOO_EARLY if status == "new" else "was rejected before")
+
+        def accept(work: Work, case: Case) -> str:
+            if why := {"new": TOO_EARLY, "rejected": REJECTED}.get(case.supporter_status):
+                return why
             work.set_supporter(case.supporter_id, "accepted")
             if double_opt_in and case.email_status != "double_opt_in":
                 work.set_email_status(case.supporter_id, "double_opt_in", self._now())
-            return await self._finished(work, case, "supporter", "accepted", changed=status != "accepted")
+            return ""
+
+        return await self._decide(action_id, contact_ref, "supporter", "accepted", accept)
 
     async def reject_supporter(self, action_id: int, contact_ref: str) -> Answer:
         """Reject the supporter of an action, and all of their actions that wait.
@@ -82,14 +74,14 @@ class Processing:
         Raises:
             DatabaseError: it could not be done.
         """
-        async with self._case(action_id, contact_ref) as (work, case):
-            if work is None or case is None:
-                return UNKNOWN
-            status = case.supporter_status
-            if status in ("new", "accepted"):
-                return _refused(case, "supporter", TOO_EARLY if status == "new" else "was accepted before")
+
+        def reject(work: Work, case: Case) -> str:
+            if why := {"new": TOO_EARLY, "accepted": ACCEPTED}.get(case.supporter_status):
+                return why
             work.set_supporter(case.supporter_id, "rejected")
-            return await self._finished(work, case, "supporter", "rejected", changed=status != "rejected")
+            return ""
+
+        return await self._decide(action_id, contact_ref, "supporter", "rejected", reject)
 
     async def accept_action(self, action_id: int, contact_ref: str | None = None) -> Answer:
         """Accept an action that is being moderated, and deliver it. A *contact_ref* must be right, if given.
@@ -97,17 +89,17 @@ class Processing:
         Raises:
             DatabaseError: it could not be done.
         """
-        async with self._case(action_id, contact_ref) as (work, case):
-            if work is None or case is None:
-                return UNKNOWN
-            status = case.action_status
-            if status == "rejected":
-                return _refused(case, "action", "was rejected before")
-            if status == "new" or (status == "confirming" and case.supporter_status != "accepted"):
-                return _refused(case, "action", TOO_EARLY)
-            if status == "confirming":
+
+        def accept(_: Work, case: Case) -> str:
+            if why := {"new": TOO_EARLY, "rejected": REJECTED}.get(case.action_status):
+                return why
+            if case.action_status == "confirming":
+                if case.supporter_status != "accepted":
+                    return TOO_EARLY
                 case.action_status = "accepted"
-            return await self._finished(work, case, "action", "accepted", changed=status == "confirming")
+            return ""
+
+        return await self._decide(action_id, contact_ref, "action", "accepted", accept)
 
     async def reject_action(self, action_id: int, contact_ref: str | None = None) -> Answer:
         """Reject an action that was not delivered. A *contact_ref* must be right, if given.
@@ -115,14 +107,14 @@ class Processing:
         Raises:
             DatabaseError: it could not be done.
         """
-        async with self._case(action_id, contact_ref) as (work, case):
-            if work is None or case is None:
-                return UNKNOWN
-            status = case.action_status
-            if status in ("accepted", "delivered"):
-                return _refused(case, "action", "was accepted before")
+
+        def reject(_: Work, case: Case) -> str:
+            if case.action_status in ("accepted", "delivered"):
+                return ACCEPTED
             case.action_status = "rejected"
-            return await self._finished(work, case, "action", "rejected", changed=status != "rejected")
+            return ""
+
+        return await self._decide(action_id, contact_ref, "action", "rejected", reject)
 
     async def email_status(
         self, action_id: int, status: str | None, contact_ref: str | None = None
@@ -135,13 +127,13 @@ class Processing:
         """
         if status is not None and status not in EMAIL_STATUSES:
             raise ConfigError(f"an e-mail status must be one of {', '.join(EMAIL_STATUSES)}, got {status!r}")
-        async with self._case(action_id, contact_ref) as (work, case):
-            if work is None or case is None:
-                return UNKNOWN
-            changed = case.email_status != status
-            if changed:
+
+        def note(work: Work, case: Case) -> str:
+            if case.email_status != status:
                 work.set_email_status(case.supporter_id, status, self._now())
-            return await self._finished(work, case, "e-mail status", "noted", changed=changed)
+            return ""
+
+        return await self._decide(action_id, contact_ref, "e-mail status", "noted", note)
 
     async def settle(self, after: int = 0) -> tuple[int, int | None]:
         """Apply the table to actions beyond the id *after* that are not as they stay, such as imported ones.
@@ -162,50 +154,49 @@ class Processing:
             await work.finish(self._now())
         return work.changed, found[-1].action_id if len(found) == AGAIN else None
 
-    @asynccontextmanager
-    async def _case(
-        self, action_id: int, contact_ref: str | None
-    ) -> "AsyncIterator[tuple[Work, Case] | tuple[None, None]]":
-        """Lock everything of the supporter of an action; nothing when it has none, or another reference."""
+    async def _decide(
+        self,
+        action_id: int,
+        contact_ref: str | None,
+        what: str,
+        done: str,
+        decide: Callable[[Work, Case], str],
+    ) -> Answer:
+        """Lock everything of the supporter of an action, *decide*, and write what follows.
+
+        *decide* changes the case, or returns why it does not. Nothing is known of an action without a
+        supporter, or with another reference.
+        """
         async with self._database.begin() as connection:
             found = await cases.find(connection, action_id)
             if found is None or found.supporter_id is None or not _same(found.contact_ref, contact_ref):
-                yield None, None
-                return
-            work = await _locked(connection, found)
+                return UNKNOWN
+            await hold(connection, "contact", [found.lock])
+            work = await Work.begin(connection, [found.supporter_id])
             case = work.case(action_id)
             if case is None:
-                yield None, None
-            else:
-                yield work, case
-
-    async def _finished(self, work: Work, case: Case, what: str, done: str, *, changed: bool) -> Answer:
-        await work.finish(self._now())
-        changed = changed or work.changed > 0 or work.emitted > 0
-        return Answer(
-            change="changed" if changed else "unchanged",
-            sentence=f"the {what} is {done}" if changed else f"the {what} was {done} before",
-            action=case.action_status,
-            supporter=case.supporter_status,
-            processed=work.changed,
-            emitted=work.emitted,
-        )
+                return UNKNOWN
+            before = _state(case)
+            if why := decide(work, case):
+                return _answer(case, "refused", f"the {what} {why}")
+            await work.finish(self._now())
+        if _state(case) == before and not work.changed and not work.emitted:
+            return _answer(case, "unchanged", f"the {what} was {done} before")
+        return _answer(case, "changed", f"the {what} is {done}")
 
 
 TOO_EARLY = "does not wait to be confirmed"
+ACCEPTED = "was accepted before"
+REJECTED = "was rejected before"
 
 
-async def _locked(connection: "Connection", found: cases.Found) -> Work:
-    await hold(connection, "contact", [found.lock])
-    return await Work.begin(connection, [] if found.supporter_id is None else [found.supporter_id])
+def _state(case: Case) -> tuple[str | None, ...]:
+    return case.action_status, case.supporter_status, case.email_status
 
 
-def _refused(case: Case, what: str, why: str) -> Answer:
+def _answer(case: Case, change: Change, sentence: str) -> Answer:
     return Answer(
-        change="refused",
-        sentence=f"the {what} {why}",
-        action=case.action_status,
-        supporter=case.supporter_status,
+        change=change, sentence=sentence, action=case.action_status, supporter=case.supporter_status
     )
 
 

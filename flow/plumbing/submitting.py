@@ -104,25 +104,34 @@ class Batch:
         self._known = await submitting.submitted(self._connection, names)
         results: dict[int, Submitted | DecodeError] = {}
         fresh: dict[int, Action] = {}
-        again: dict[int, str] = {}
+        again: dict[int, Action] = {}
         first: set[str] = set()
         for place, action in enumerate(actions):
             if action.action_page not in self._pages:
                 results[place] = DecodeError("its actionPage does not exist: define it first")
             elif action.submission in self._known or action.submission in first:
-                again[place] = str(action.submission)
+                again[place] = action
             else:
                 fresh[place] = action
                 first |= {action.submission} if action.submission else set()
         stored = await self._store(list(fresh.values()))
         results |= zip(fresh, stored, strict=True)
-        for name, one in zip(fresh.values(), stored, strict=True):
-            if name.submission:
-                self._known[name.submission] = Stored(one.action_id, one.supporter_id, one.contact_ref)
-        for place, submission in again.items():
-            known = self._known[submission]
-            results[place] = Submitted(known.id, known.supporter_id, known.contact_ref, None)
+        for action, one in zip(fresh.values(), stored, strict=True):
+            if action.submission:
+                page = self._pages[action.action_page].id
+                known = Stored(one.action_id, one.supporter_id, one.contact_ref, page)
+                self._known[action.submission] = known
+        results |= {place: self._repeated(action) for place, action in again.items()}
         return [results[place] for place in range(len(actions))]
+
+    def _repeated(self, action: Action) -> Submitted | DecodeError:
+        """Return the action that was submitted by this name before, if it is this one."""
+        known = self._known[str(action.submission)]
+        if known.page_id != self._pages[action.action_page].id:
+            return DecodeError(
+                "its submission is that of an action on another page: give it a name of its own"
+            )
+        return Submitted(known.id, known.supporter_id, known.contact_ref, None)
 
     async def _store(self, actions: list[Action]) -> list[Submitted]:
         contacts = await self._contacts(actions)
@@ -131,8 +140,7 @@ class Batch:
         ids = await submitting.add_actions(self._connection, rows)
         for one, who in zip(actions, supporters, strict=True):
             if who is not None and one.links:
-                campaign = self._pages[one.action_page].campaign_id
-                await submitting.link(self._connection, who, campaign, one.links)
+                await submitting.link(self._connection, who, self._pages[one.action_page], one.links)
         work = await Work.begin(self._connection, {who for who in supporters if who is not None})
         await work.finish(self._at)
         statuses = {case.action_id: case.action_status for case in work.cases}
@@ -176,13 +184,14 @@ class Batch:
         for (place, *_), id_ in zip(new, ids, strict=True):
             owners[place] = id_
         named = {
-            one for one, owner in zip(contacts, owners, strict=True) if one is not None and owner is None
+            place: (self._pages[one.action_page].organisation_id, *contact)
+            for place, (one, contact) in enumerate(zip(actions, contacts, strict=True))
+            if contact is not None and owners[place] is None
         }
         if named:
-            latest = await submitting.latest(self._connection, named)
-            for place, contact in enumerate(contacts):
-                if contact is not None and owners[place] is None:
-                    owners[place] = latest.get(contact)
+            latest = await submitting.latest(self._connection, named.values())
+            for place, whom in named.items():
+                owners[place] = latest.get(whom)
         return owners
 
     def _supporter(self, action: Action, contact: Contact) -> dict[str, Any]:

@@ -49,6 +49,14 @@ class Sweeper:
         self._say = say
         self._said: set[str] = set()
         self._woken = anyio.Event()
+        self.down: str | None = "the database was not reached yet"
+        """While it runs: why the database was not to be had when it was last asked, or None."""
+        self.published = 0
+        """How many messages it has published."""
+        self.waiting = 0
+        """How many messages were left in the outbox at the last look."""
+        self.refused = 0
+        """How many of these the broker would not take."""
 
     async def sweep(self, *, refused_too: bool = False) -> Swept:
         """Do what there is to do now; with *refused_too* also try at once what the broker would not take.
@@ -71,7 +79,8 @@ class Sweeper:
     async def _publish(self, settled: int = 0, *, refused_too: bool = False) -> Swept:
         account = await self._box.publish(refused_too=refused_too)
         reasons = await outbox.refusals(self._database)
-        waiting, refused = await outbox.waiting(self._database)
+        self.published += account.published
+        self.waiting, self.refused = await outbox.waiting(self._database)
         complaints = {
             reason: f"{counted(number, 'message')} not taken by the broker, kept to be tried again: {reason}"
             for reason, number in reasons.items()
@@ -79,7 +88,7 @@ class Sweeper:
         if account.fault is not None:
             complaints["fault"] = str(account.fault)
         self._complain(complaints)
-        return Swept(settled, account, waiting, refused)
+        return Swept(settled, account, self.waiting, self.refused)
 
     async def run(self, every: float) -> None:
         """Sweep again and again until cancelled, *every* so many seconds; when woken, publish in between.
@@ -90,20 +99,21 @@ class Sweeper:
             DatabaseError: the database cannot be used, and waiting would not help.
             ConfigError: it has not the tables of this version.
         """
-        ready, first, due = False, True, 0.0
+        first, due = True, 0.0
         while True:
             now = anyio.current_time()
             try:
-                if not ready:
+                if self.down is not None:
                     await self._database.ready()
-                    ready = True
+                    self.down = None
                 if now >= due:
                     await self.sweep(refused_too=first)
                     first, due = False, now + every
                 else:  # looking for actions to settle takes the longer the more people have yet to confirm
                     await self._publish()
             except DatabaseDown as error:
-                self._complain({"database": str(error)})
+                self.down = str(error)
+                self._complain({"database": self.down})
                 due = now + every
             with anyio.move_on_after(max(0.0, due - anyio.current_time())):
                 await self._woken.wait()

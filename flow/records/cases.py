@@ -36,6 +36,7 @@ class Case:
     given_at: datetime | None
     email_status: str | None
     email_status_changed_at: datetime | None
+    forgotten_at: datetime | None
     email: str | None
     first_name: str | None
     area: str | None

@@ -66,6 +66,37 @@ class EndingConnection(sqlite3.Connection):
         super().close()
 
 
+class Answer:
+    """The future of a call to a connection's thread; once its loop has ended, nobody waits for it."""
+
+    def __init__(self, future: Any) -> None:
+        """Stand in for *future* in the thread."""
+        self._future = future
+
+    def get_loop(self) -> "Answer":
+        """Return what the thread takes for the loop."""
+        return self
+
+    def call_soon_threadsafe(self, settle: Any, _: Any, outcome: Any) -> None:
+        """Settle the future in its loop, if that still runs; a thread may wait for a lock longer than it."""
+        with suppress(RuntimeError):
+            self._future.get_loop().call_soon_threadsafe(settle, self._future, outcome)
+
+
+class Calls:
+    """The queue through which a connection's thread is called."""
+
+    def __init__(self, queue: Any) -> None:
+        """Hand calls on to *queue*."""
+        self._queue = queue
+        self.get = queue.get
+
+    def put_nowait(self, call: tuple[Any, Any]) -> None:
+        """Add a future, or None, and the function whose result it gets."""
+        future, function = call
+        self._queue.put_nowait((future and Answer(future), function))
+
+
 class SQLiteConnection(aiosqlite.Connection):
     """A connection whose thread is stopped once, with what it is doing and what it holds.
 
@@ -74,6 +105,11 @@ class SQLiteConnection(aiosqlite.Connection):
     """
 
     _stopped = False
+
+    def __init__(self, connector: Any, iter_chunk_size: int) -> None:
+        """Prepare a connection that *connector* makes in a thread of its own."""
+        super().__init__(connector, iter_chunk_size)
+        self._tx: Any = Calls(self._tx)
 
     def stop(self) -> Any:
         """Stop the thread; None when that was asked for before."""

@@ -1,6 +1,6 @@
 """Forgetting a person: their data leave the records, ids and counts stay."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import Select, delete, func, null, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from flow.records.cases import contact_lock
+from flow.records.locking import hold
 from flow.records.tables import actions, contacts, ledger, outbox, supporters
 
 WAITING = ("new", "confirming", "accepted")  # statuses of actions that may still be delivered
@@ -20,6 +22,8 @@ class Person:
 
     supporters: Sequence[int]
     actions: Sequence[int]
+    locks: Collection[str]
+    """The names of the locks on all that is done with this contact."""
     known: int
     """How many of the supporters were not forgotten before."""
 
@@ -62,7 +66,8 @@ async def forget(connection: AsyncConnection, person: Person, at: datetime) -> F
     is rejected, for it could only be delivered without a contact. Doing it again changes nothing.
     """
     owned = supporters.c.id.in_(person.supporters)
-    # Whoever decides about a signature locks in the same order: supporters by id, then their actions.
+    # Whoever decides about a signature locks in the same order: contacts, supporters by id, their actions.
+    await hold(connection, "contact", person.locks)
     await connection.execute(select(supporters.c.id).where(owned).order_by(supporters.c.id).with_for_update())
     theirs = actions.c.supporter_id.in_(person.supporters)
     rows = (await connection.execute(select(actions).where(theirs).order_by(actions.c.id))).all()
@@ -117,7 +122,11 @@ async def _person(connection: AsyncConnection, finding: Select[Any]) -> Person |
     key = tuple_(supporters.c.organisation_id, supporters.c.contact_ref)
     rows = (
         await connection.execute(
-            select(supporters.c.id, supporters.c.forgotten_at).where(key.in_(found)).order_by(supporters.c.id)
+            select(
+                supporters.c.id, supporters.c.forgotten_at, supporters.c.campaign_id, supporters.c.contact_ref
+            )
+            .where(key.in_(found))
+            .order_by(supporters.c.id)
         )
     ).all()
     ids = [row.id for row in rows]
@@ -125,5 +134,6 @@ async def _person(connection: AsyncConnection, finding: Select[Any]) -> Person |
     return Person(
         supporters=ids,
         actions=(await connection.scalars(theirs)).all(),
+        locks={contact_lock(row.campaign_id, row.contact_ref) for row in rows},
         known=sum(row.forgotten_at is None for row in rows),
     )

@@ -26,6 +26,7 @@ class Stored:
     id: int
     supporter_id: int | None
     contact_ref: str | None
+    page_id: int
 
 
 async def pages(connection: "AsyncConnection", names: Collection[str]) -> dict[str, Page]:
@@ -49,8 +50,9 @@ async def submitted(connection: "AsyncConnection", names: Collection[str]) -> di
 
     from flow.records.tables import actions, supporters
 
+    columns = (actions.c.id, actions.c.supporter_id, supporters.c.contact_ref, actions.c.action_page_id)
     finding = (
-        select(actions.c.submission, actions.c.id, actions.c.supporter_id, supporters.c.contact_ref)
+        select(actions.c.submission, *columns)
         .outerjoin(supporters, supporters.c.id == actions.c.supporter_id)
         .where(actions.c.submission.in_(names))
     )
@@ -78,20 +80,21 @@ async def references(
 
 
 async def latest(
-    connection: "AsyncConnection", contacts: Iterable[tuple[int, str]]
-) -> dict[tuple[int, str], int]:
-    """Return the last supporter, not forgotten, of each of the *contacts* (campaign, contact reference)."""
+    connection: "AsyncConnection", contacts: Iterable[tuple[int, int, str]]
+) -> dict[tuple[int, int, str], int]:
+    """Return the last supporter, not forgotten, of each of the *contacts* (organisation, campaign, contact
+    reference)."""
     from sqlalchemy import func, select, tuple_
 
     from flow.records.tables import supporters
 
-    key = (supporters.c.campaign_id, supporters.c.contact_ref)
+    key = (supporters.c.organisation_id, supporters.c.campaign_id, supporters.c.contact_ref)
     finding = (
         select(*key, func.max(supporters.c.id))
         .where(tuple_(*key).in_(sorted(set(contacts))), supporters.c.forgotten_at.is_(None))
         .group_by(*key)
     )
-    return {(row[0], row[1]): row[2] for row in await connection.execute(finding)}
+    return {(row[0], row[1], row[2]): row[3] for row in await connection.execute(finding)}
 
 
 async def add_supporters(
@@ -120,9 +123,9 @@ async def add_actions(connection: "AsyncConnection", rows: Sequence[dict[str, An
 
 
 async def link(
-    connection: "AsyncConnection", supporter_id: int, campaign_id: int, submissions: Collection[str]
-) -> int:
-    """Give actions of the campaign that have no supporter to one; return how many there were."""
+    connection: "AsyncConnection", supporter_id: int, page: Page, submissions: Collection[str]
+) -> None:
+    """Give actions that have no supporter, of the organisation and the campaign of *page*, to one."""
     from sqlalchemy import update
 
     from flow.records.tables import actions
@@ -131,9 +134,10 @@ async def link(
         update(actions)
         .where(
             actions.c.submission.in_(submissions),
-            actions.c.campaign_id == campaign_id,
+            actions.c.organisation_id == page.organisation_id,
+            actions.c.campaign_id == page.campaign_id,
             actions.c.supporter_id.is_(None),
         )
         .values(supporter_id=supporter_id)
     )
-    return (await connection.execute(linking)).rowcount
+    await connection.execute(linking)

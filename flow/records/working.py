@@ -48,8 +48,10 @@ class Work:
             case.supporter_status = status
 
     def set_email_status(self, supporter_id: int, status: str | None, at: datetime) -> None:
-        """Note what is known of a supporter's address; an event will tell of it."""
+        """Note what is known of a supporter's address; an event will tell of it. Nothing of the forgotten."""
         for case in self._of(supporter_id):
+            if case.forgotten_at is not None:
+                continue
             case.email_status, case.email_status_changed_at = status, at
             first = self._addresses.setdefault(supporter_id, case)
             if first.testing and not case.testing:  # nobody may take it for the news of a test

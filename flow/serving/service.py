@@ -2,23 +2,27 @@
 
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
 from flow.endpoint import Endpoint
-from flow.errors import DatabaseError
+from flow.histogram import Histogram
+from flow.ops import Ops
 from flow.plumbing.outbox import Outbox
 from flow.plumbing.sweeper import Sweeper
 from flow.records.database import Database
 from flow.records.url import DatabaseUrl
-from flow.serving.app import Policy, application
+from flow.serving.admission import Policy
+from flow.serving.app import application
 from flow.serving.desk import RecordsDesk
+from flow.serving.numbers import ServingNumbers
 
-PATIENCE = 5.0  # seconds that a database may take to answer whether it is there
+OPS_PORT = 9301  # beside a `flow run` on the same machine
 
 log = logging.getLogger("flow")
 
@@ -36,10 +40,13 @@ class Serving:
         port: int,
         proxies: Collection[str] = (),
         every: float = 10.0,
+        ops_host: str = "127.0.0.1",
+        ops_port: int | None = OPS_PORT,
     ) -> None:
         """Answer at *host* and *port* as *policy* allows, and sweep the outbox *every* so many seconds.
 
-        *proxies* are the addresses whose X-Forwarded-For is believed.
+        *proxies* are the addresses whose X-Forwarded-For is believed. Metrics and health are served on
+        *ops_host* and *ops_port* (0: a free one; None: not at all).
         """
         self._database_url = database
         self._broker_url = broker
@@ -48,12 +55,14 @@ class Serving:
         self._port = port
         self._proxies = proxies
         self._every = every
+        self._ops_host = ops_host
+        self._ops_port = ops_port
 
     async def run(self) -> None:
         """Serve until SIGINT or SIGTERM.
 
         Raises:
-            ConfigError: the database is wrong, or the address cannot be listened on.
+            ConfigError: the database is wrong, or an address cannot be listened on.
         """
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with AsyncExitStack() as stack:
@@ -61,9 +70,13 @@ class Serving:
                 publisher = Publisher(self._broker_url, name="flow-serve")
                 stack.push_async_callback(publisher.close)
                 sweeper = Sweeper(database, Outbox(database, publisher), say=log.error)
-                app = application(
-                    RecordsDesk(database, sweeper.wake), self._policy, readiness(database), self._proxies
-                )
+                numbers = ServingNumbers(sweeper)
+                if self._ops_port is not None:
+                    health = ServingHealth(sweeper, numbers)
+                    ops = Ops(self._ops_host, self._ops_port, health, of="serving")
+                    await stack.enter_async_context(ops)
+                    log.info("metrics and health at %s", ops.address)
+                app = application(RecordsDesk(database, sweeper.wake), self._policy, numbers, self._proxies)
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(sweeper.run, self._every)
                     async with Endpoint(app, self._host, self._port, options="-", extra="serve") as endpoint:
@@ -74,14 +87,29 @@ class Serving:
                     tasks.cancel_scope.cancel()
 
 
-def readiness(database: Database) -> Callable[[], Awaitable[str | None]]:
-    """Return what tells why links cannot be answered now."""
+class ServingHealth:
+    """What the ops endpoints ask about `flow serve`."""
 
-    async def ready() -> str | None:
-        try:
-            async with database.reading(patience=PATIENCE):
-                return None
-        except DatabaseError as error:
-            return str(error)
+    def __init__(self, sweeper: Sweeper, numbers: ServingNumbers) -> None:
+        """Tell of the *sweeper* and its *numbers*."""
+        self._sweeper = sweeper
+        self._numbers = numbers
 
-    return ready
+    def live(self) -> str | None:
+        """Return None: nothing but a blocked loop asks for a restart."""
+        return None
+
+    def ready(self) -> str | None:
+        """Return why links cannot be answered now, or None; without the broker they can."""
+        return self._sweeper.down
+
+    def state(self) -> Mapping[str, Any]:
+        """Return how database and outbox stand."""
+        return {
+            "database": "ok" if self._numbers.database_up else "down",
+            "outbox": {"waiting": self._sweeper.waiting, "refused": self._sweeper.refused},
+        }
+
+    def exposition(self, accept: str, loop_lag: Histogram) -> tuple[bytes, str]:
+        """Return the metrics of links, outbox and process."""
+        return self._numbers.exposition(accept, loop_lag)

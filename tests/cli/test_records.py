@@ -11,18 +11,18 @@ from tests.nodes.postgresql_node import PostgreSQLNode
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_new_database_is_migrated_once(postgresql: PostgreSQLNode) -> None:
-    name = postgresql.add_database()
-    url = postgresql.url(name)
+async def test_a_new_database_is_migrated_once(postgresql_node: PostgreSQLNode) -> None:
+    name = postgresql_node.add_database()
+    url = postgresql_node.url(name)
 
     before = await run_flow("records", "check", FLOW_DATABASE_URL=url)
     first = await run_flow("records", "migrate", FLOW_DATABASE_URL=url)
     second = await run_flow("records", "migrate", "--database-url", url)
     after = await run_flow("records", "check", FLOW_DATABASE_URL=url)
 
-    postgresql.drop_database(name)
+    postgresql_node.drop_database(name)
     assert before.code == CONFIGURATION
-    place = f"127.0.0.1:{postgresql.port}, database {name}"
+    place = f"127.0.0.1:{postgresql_node.port}, database {name}"
     assert before.err == f"flow: {place} has no records yet: run flow records migrate\n"
     assert (first.code, first.err) == (0, "")
     assert [line.split()[:2] for line in first.out.splitlines()[:-1]] == [

@@ -2,11 +2,12 @@
 
 import json
 
+import anyio
 import pytest
 
 from flow.cli.errors import FAILED, USAGE
 from flow.records.database import Database
-from tests.cli.conftest import run_flow
+from tests.cli.conftest import end_of, run_flow, start_flow
 from tests.records.signatures import action, page, supporter
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +46,29 @@ async def test_an_unknown_action_is_a_sentence(database_url: str) -> None:
     assert unknown.err.startswith("flow: there is no action 7 in ")
     assert unknown.code == FAILED
     assert odd.code == USAGE
+
+
+async def test_what_is_signed_while_the_question_waits_is_forgotten_as_well(
+    database: Database, database_url: str
+) -> None:
+    async with database.begin() as connection:
+        where = await page(connection)
+        who = await supporter(connection, where, "ada")
+    process = await start_flow("forget", str(who), url="", FLOW_DATABASE_URL=database_url)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    said = b""
+    with anyio.fail_after(60):
+        while b"for good?" not in said:
+            said += await process.stdout.receive()
+    async with database.begin() as connection:
+        await supporter(connection, where, "ada")
+
+    await process.stdin.send(b"y\n")
+    ended = await end_of(process)
+
+    assert ended.code == 0
+    assert "contacts erased: 2" in ended.out
 
 
 async def test_a_person_is_forgotten_when_it_is_confirmed(database: Database, database_url: str) -> None:

@@ -90,7 +90,7 @@ class Service:
 
 def serving(folder: Path, setting: dict[str, str]) -> Service:
     """Return `flow serve`, not started yet; proxies tell it who asks."""
-    options = ("--port", "0", "--trusted-proxy", "127.0.0.1", "--sweep-every", "0.2")
+    options = ("--port", "0", "--ops-port", "0", "--trusted-proxy", "127.0.0.1", "--sweep-every", "0.2")
     return Service(folder / "serve.log", b"links are answered at", setting | SERVING, "serve", *options)
 
 

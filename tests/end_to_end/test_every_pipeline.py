@@ -509,7 +509,7 @@ async def submit(world: World, signatures: list[Signature], chance: random.Rando
 
 async def started(world: World, port: int) -> dict[str, Process]:
     """Start every process as users do."""
-    serve = ("serve", "--port", str(port), "--requests", "100000", "--sweep-every", "1")
+    serve = ("serve", "--port", str(port), "--ops-port", "0", "--requests", "100000", "--sweep-every", "1")
     crm = {
         org: {"CRM_URL": one.url, "CRM_TOKEN": one.token, "CRM_MODE": mode}
         for (org, one), mode in zip(world.crms.items(), ("opt_in", "all", "all"), strict=True)

@@ -27,6 +27,7 @@ from tests.broker.queues import eventually
 from tests.end_to_end.campaigning import SIZE, Campaigning, text
 from tests.end_to_end.conftest import FLOW, environment
 from tests.end_to_end.deciding import Crowd, serving, sweeping
+from tests.nodes.rabbitmq_control import RabbitMQControl
 from tests.nodes.rabbitmq_node import RabbitMQNode
 from tests.plumbing.signature_model import Model
 from tests.plumbing.signatures import statuses
@@ -192,15 +193,20 @@ def opened(several: list[Any], keys: KeyStore, model: Model, places: dict[int, i
 
 @pytest.mark.broker
 async def test_on_rabbitmq_and_postgresql(
-    node: RabbitMQNode, amqp_url: str, postgresql_url: str, tmp_path: Path
+    rabbitmq: RabbitMQControl, vhost: str, amqp_url: str, postgresql_url: str, tmp_path: Path
 ) -> None:
     async with Wires(amqp_url) as wires:
         await wires.lay(["acme", "brook"])
-    await node.restart()  # what was just declared may not be on the disk yet
+    if isinstance(rabbitmq, RabbitMQNode):
+        await rabbitmq.restart()  # what was just declared may not be on the disk yet
 
     async def kill() -> None:
-        node.kill()
-        await node.start()
+        """Kill the private node; a broker that others use loses the connections of this virtual host."""
+        if isinstance(rabbitmq, RabbitMQNode):
+            rabbitmq.kill()
+            await rabbitmq.start()
+        else:
+            await rabbitmq.close_connections_of(vhost)
 
     await show(postgresql_url, amqp_url, kill, tmp_path)
 

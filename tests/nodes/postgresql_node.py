@@ -1,7 +1,6 @@
 """A private PostgreSQL server in a folder of its own, gone with it at the end of the tests."""
 
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -10,18 +9,17 @@ import tempfile
 import weakref
 from pathlib import Path
 
-import psycopg
+from tests.nodes.postgresql_control import PostgreSQLControl
 
 HOST = "127.0.0.1"
 ACCOUNT = "postgres"  # root may not run a server
 START = 60.0  # seconds
-TEMPLATE = "flow_template"
 
 # Ends the server and clears its folder when the process that started it is gone, even by SIGKILL.
 GUARD = 'cat >/dev/null; kill -QUIT "$1" 2>/dev/null; sleep 1; kill -9 "$1" 2>/dev/null; rm -rf -- "$2"'
 
 
-class PostgreSQLNode:
+class PostgreSQLNode(PostgreSQLControl):
     """A server of its own: own port and data; whoever reaches its port is let in."""
 
     def __init__(self) -> None:
@@ -31,6 +29,7 @@ class PostgreSQLNode:
         self._finalizer = weakref.finalize(self, clear, self._processes, self.folder)
         with socket.create_server((HOST, 0)) as free:
             self.port: int = free.getsockname()[1]
+        super().__init__(f"postgresql://postgres@{HOST}:{self.port}/postgres")
         self._owner = ACCOUNT if os.geteuid() == 0 else None
         if self._owner:
             shutil.chown(self.folder, self._owner, self._owner)
@@ -69,25 +68,6 @@ class PostgreSQLNode:
         )
         self._processes += [server, guard]
         self._until_ready()
-
-    def url(self, name: str) -> str:
-        """Return the URL of the database *name*."""
-        return f"postgresql://postgres@{HOST}:{self.port}/{name}"
-
-    def add_database(self, template: str = "template0") -> str:
-        """Make a database, as a copy of *template*, and return its name."""
-        name = f"flow_{secrets.token_hex(6)}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        return name
-
-    def drop_database(self, name: str) -> None:
-        """Drop a database with whoever is connected to it."""
-        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-    def execute(self, statement: str) -> None:
-        """Run one statement as the owner of the server."""
-        with psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=10) as connection:
-            connection.execute(statement)  # type: ignore[arg-type]  # names are of our own making
 
     @property
     def runs(self) -> bool:

@@ -97,6 +97,13 @@ class RabbitMQControl:
             "P <- rabbit_networking:connections()], ok"
         )
 
+    async def close_connections_of(self, vhost: str, reason: str = "closed by the operator") -> None:
+        """Close every AMQP connection to *vhost*, and no other."""
+        await self.evaluate(
+            f"[rabbit_networking:close_connection(P, {binary(reason)}) || [{{pid, P}}, {{vhost, V}}] <- "
+            f"rabbit_networking:connection_info_all([pid, vhost]), V == {binary(vhost)}], ok"
+        )
+
     async def connection_names(self, vhost: str) -> list[str]:
         """Return the names that the clients of *vhost* gave their connections."""
         printed = await self.evaluate(

@@ -176,6 +176,37 @@ async def test_a_statement_that_is_cancelled_keeps_no_process_from_ending(databa
     assert done.stdout == b"7\n"
 
 
+IMPATIENT = """
+import sqlite3, sys, threading, anyio
+from flow.errors import DatabaseDown
+from flow.records.database import Database
+
+async def main():
+    async with Database.opened(sys.argv[1], patience=5) as database:
+        held = sqlite3.connect(database.url.path, isolation_level=None)
+        held.execute("BEGIN IMMEDIATE")
+        try:
+            async with database.begin(patience=0.1):
+                pass
+        except DatabaseDown as error:
+            print(str(error).endswith("did not answer in 0.1 seconds"))
+
+anyio.run(main)
+for thread in threading.enumerate():
+    if thread.daemon:
+        thread.join()
+"""
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_thread_that_waits_longer_than_its_loop_says_nothing(database_url: str) -> None:
+    """Its answer is for nobody; the traceback would end whatever runs by then."""
+    with anyio.fail_after(60):
+        done = await anyio.run_process([sys.executable, "-c", IMPATIENT, database_url])
+
+    assert (done.stdout, done.stderr) == (b"True\n", b"")
+
+
 async def test_a_lock_that_is_not_given_back_is_a_database_that_is_down(tmp_path: Path) -> None:
     path = tmp_path / "records.db"
     async with Database.opened(f"sqlite:///{path}", patience=3.0) as database:
@@ -187,10 +218,12 @@ async def test_a_lock_that_is_not_given_back_is_a_database_that_is_down(tmp_path
         other.close()
 
 
-async def test_a_server_that_stops_and_starts_again(postgresql: PostgreSQLNode, postgresql_url: str) -> None:
+async def test_a_server_that_stops_and_starts_again(
+    postgresql_node: PostgreSQLNode, postgresql_url: str
+) -> None:
     async with Database.opened(postgresql_url) as database:
         assert await count(database) == 0
-        postgresql.stop()
+        postgresql_node.stop()
         try:
             with pytest.raises(DatabaseDown):
                 await count(database)
@@ -198,7 +231,7 @@ async def test_a_server_that_stops_and_starts_again(postgresql: PostgreSQLNode, 
                 async with Database.opened(postgresql_url):
                     pass
         finally:
-            postgresql.start()
+            postgresql_node.start()
 
         assert await count(database) == 0
 
@@ -210,7 +243,7 @@ async def test_what_the_driver_warns_of_is_not_shown(postgresql_url: str) -> Non
 
 
 async def test_who_waits_for_a_server_is_told_once_and_goes_on_when_it_is_there(
-    postgresql: PostgreSQLNode, postgresql_url: str
+    postgresql_node: PostgreSQLNode, postgresql_url: str
 ) -> None:
     said: list[str] = []
     async with Database.opened(postgresql_url):
@@ -222,14 +255,14 @@ async def test_who_waits_for_a_server_is_told_once_and_goes_on_when_it_is_there(
             await database.ready()
             there.set()
 
-    postgresql.stop()
+    postgresql_node.stop()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
         try:
             await until(lambda: len(said) == 1)
             await anyio.sleep(1.0)  # it tries again, and says no more
         finally:
-            postgresql.start()
+            postgresql_node.start()
         await there.wait()
 
     assert len(said) == 1
@@ -242,15 +275,17 @@ async def test_who_waits_for_a_server_does_not_wait_for_what_is_wrong() -> None:
             pass
 
 
-async def test_a_server_that_is_frozen_keeps_nobody(postgresql: PostgreSQLNode, postgresql_url: str) -> None:
+async def test_a_server_that_is_frozen_keeps_nobody(
+    postgresql_node: PostgreSQLNode, postgresql_url: str
+) -> None:
     async with Database.opened(postgresql_url, patience=3.0) as database:
         assert await count(database) == 0
-        postgresql.freeze()
+        postgresql_node.freeze()
         try:
             with anyio.fail_after(20), pytest.raises(DatabaseDown):
                 await count(database)
         finally:
-            postgresql.thaw()
+            postgresql_node.thaw()
 
         assert await count(database) == 0
 
@@ -327,9 +362,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("url", REFUSED)
-async def test_a_server_that_refuses_is_one_sentence(postgresql: PostgreSQLNode, url: str) -> None:
+async def test_a_server_that_refuses_is_one_sentence(postgresql_node: PostgreSQLNode, url: str) -> None:
     with pytest.raises(ConfigError, match=REFUSED[url]) as caught:
-        async with Database.opened(url.format(port=postgresql.port)):
+        async with Database.opened(url.format(port=postgresql_node.port)):
             pass
 
     assert "hunter2" not in str(caught.value)

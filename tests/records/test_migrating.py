@@ -13,7 +13,7 @@ from flow.errors import ConfigError
 from flow.records.database import Database
 from flow.records.migrating import VERSION_TABLE, upgrade
 from flow.records.tables import ledger, metadata, organisations
-from tests.nodes.postgresql_node import PostgreSQLNode
+from tests.nodes.postgresql_control import PostgreSQLControl
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
-    node: PostgreSQLNode = request.getfixturevalue("postgresql")
+    node: PostgreSQLControl = request.getfixturevalue("postgresql")
     name = node.add_database()
     yield node.url(name)
     node.drop_database(name)

@@ -2,22 +2,34 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
 from flow.endpoint import Endpoint
-from flow.errors import DatabaseError
 from flow.links import Links, Tokens, Verb
 from flow.records.linked import Linked
-from flow.serving.app import Policy, application
-from flow.serving.desk import Decided
+from flow.serving.admission import Policy
+from flow.serving.app import application
+from flow.serving.desk import Decided, Outcome
+from flow.serving.numbers import ServingNumbers
 from flow.serving.tokens import ApiTokens
 from flow.settings import Secret
 
 SECRET = "the-secret-that-signs-links-to-us"
 ACME, OTHER = "acme-token-0123456789abcdef0123456", "other-token-0123456789abcdef012345"
 REF = "vMk3-contact_ref"
+
+
+@dataclass
+class Backlog:
+    """What is behind the links."""
+
+    down: str | None = None
+    published: int = 0
+    waiting: int = 0
+    refused: int = 0
 
 
 class MemoryDesk:
@@ -29,36 +41,41 @@ class MemoryDesk:
         )
         self.statuses = {"supporter": "confirming", "action": "new"}
         self.calls: list[tuple[Any, ...]] = []
-        self.down: type[DatabaseError] | None = None
+        self.backlog = Backlog()
+        self.down: type[Exception] | None = None
+        self.empty = False
+        """Whether there is nothing to decide: the action has no supporter."""
 
     async def find(self, action_id: int) -> Linked | None:
         if self.down:
             raise self.down("the database is away")
         return self.found if action_id == 7 else None
 
-    async def decide_supporter(self, action: Linked, verb: Verb, *, doi: bool) -> Decided:
+    async def decide_supporter(self, action: Linked, verb: Verb, *, doi: bool) -> Decided | None:
         self.calls.append(("supporter", action.action_id, verb, doi))
         return self._decide("supporter", verb)
 
-    async def decide_action(self, action: Linked, verb: Verb) -> Decided:
+    async def decide_action(self, action: Linked, verb: Verb) -> Decided | None:
         self.calls.append(("action", action.action_id, verb))
         return self._decide("action", verb)
 
-    def _decide(self, what: str, verb: Verb) -> Decided:
+    def _decide(self, what: str, verb: Verb) -> Decided | None:
+        if self.empty:
+            return None
+        outcome: Outcome = "unchanged" if self.statuses[what] == f"{verb}ed" else "refused"
         if self.statuses[what] in ("new", "confirming"):
-            self.statuses[what] = f"{verb}ed"
-        return Decided(
-            supporter=self.statuses["supporter"],
-            action=self.statuses["action"],
-            agreed=self.statuses[what] == f"{verb}ed",
-        )
+            self.statuses[what], outcome = f"{verb}ed", "changed"
+        return Decided(supporter=self.statuses["supporter"], action=self.statuses["action"], outcome=outcome)
 
 
 class Browser:
     """Asks one server, as a person's browser or as a program."""
 
-    def __init__(self, desk: MemoryDesk, client: httpx2.AsyncClient, base: str) -> None:
+    def __init__(
+        self, desk: MemoryDesk, numbers: ServingNumbers, client: httpx2.AsyncClient, base: str
+    ) -> None:
         self.desk = desk
+        self.numbers = numbers
         self.base = base
         self.links = Links(base, SECRET)
         self._client = client
@@ -87,13 +104,10 @@ async def serving(
     desk = desk or MemoryDesk()
     tokens = ApiTokens.parse(Secret(f"# two\nacme {ACME}\n\nother {OTHER}\n"))
     whole = Policy(**{"tokens": tokens, "moderation": Tokens(SECRET), "pace": 0.0} | policy)
-
-    async def ready() -> str | None:
-        return "the database is away" if desk.down else None
-
-    app = application(desk, whole, ready, proxies)
+    numbers = ServingNumbers(desk.backlog)
+    app = application(desk, whole, numbers, proxies)
     async with (
         Endpoint(app, "127.0.0.1", 0, options="--", extra="serve") as endpoint,
         httpx2.AsyncClient(trust_env=False) as client,
     ):
-        yield Browser(desk, client, endpoint.address)
+        yield Browser(desk, numbers, client, endpoint.address)

@@ -1,6 +1,7 @@
 """What the links answer, over a real port: to people, to their mail scanners, to programs, to guessers."""
 
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -232,6 +233,20 @@ async def test_a_token_counts_for_its_organisation_only(token: str, status: int)
 
 REDIRECTS = [
     ("https://acme.example.org/thanks?a=b", True),
+    ("https://acme.example.org#@evil.example/", True),
+    (" https://acme.example.org/", False),
+    ("https://acme.example.org /", False),
+    ("https://acme.example.org\t/", False),
+    ("https://acme.example.org./", False),
+    ("https://@acme.example.org/", False),
+    ("https://evil.example#@acme.example.org/", False),
+    ("https://evil.example?@acme.example.org/", False),
+    ("https://acme.example.org%2eevil.example/", False),
+    ("https://acme.example.org\u3002evil.example/", False),
+    ("https://acm\u0435.example.org/", False),
+    ("https:acme.example.org/", False),
+    ("https:///evil.example/", False),
+    ("/\\evil.example/", False),
     ("https://ACME.example.org/", True),
     ("http://acme.example.org/", False),
     ("https://acme.example.org.evil.example/", False),
@@ -275,10 +290,112 @@ async def test_without_the_database_it_says_to_come_back_and_is_not_ready(error:
     desk = MemoryDesk()
     async with serving(desk) as browser:
         ready = await browser.get("/readyz")
-        desk.down = error
+        desk.down, desk.backlog.down = error, "127.0.0.1:5432, database flow cannot be reached"
         answers = [await browser.post(SUPPORTER), await browser.act(SUPPORTER), await browser.get("/readyz")]
         live = await browser.get("/livez")
 
     assert (ready.status_code, live.status_code) == (200, 200)
     assert [answer.status_code for answer in answers] == [503, 503, 503]
     assert answers[0].headers["retry-after"] == "60"
+    assert answers[2].text == "not ready\n", "where the database is concerns nobody out there"
+
+
+async def test_what_has_nothing_to_decide_is_not_found_and_was_not_decided_before() -> None:
+    desk = MemoryDesk()
+    desk.empty = True
+    async with serving(desk) as browser:
+        program = await browser.act("/link/a/7/accept")
+        moderator = await browser.post(browser.links.moderator(7, "accept"))
+
+    assert (program.status_code, program.json()) == (404, {"error": "not_found"})
+    assert moderator.status_code == 404
+    assert sum(browser.numbers.link_decisions.values()) == 0
+
+
+async def test_every_answer_is_counted_by_its_result_and_every_decision_by_who_made_it() -> None:
+    desk = MemoryDesk()
+    async with serving(desk, requests=6) as browser:
+        await browser.get(SUPPORTER)
+        await browser.post(SUPPORTER)
+        await browser.post(f"/link/s/7/reject/{REF}")
+        await browser.post("/link/s/7/accept/guessed")
+        await browser.get("/nothing")
+        await browser.act("/link/a/7/reject")
+        await browser.act("/link/a/7/reject")
+        await browser.act(SUPPORTER, token="x" * 33)
+        desk.down = DatabaseDown
+        await browser.get(SUPPORTER)
+        await browser.get(SUPPORTER)
+        numbers = browser.numbers
+
+    assert numbers.link_requests == {
+        "page": 1,
+        "decided": 3,
+        "late": 1,
+        "not_found": 2,
+        "expired": 0,
+        "unauthorized": 1,
+        "busy": 1,
+        "away": 1,
+        "failed": 0,
+    }
+    assert {key: number for key, number in numbers.link_decisions.items() if number} == {
+        ("supporter", "accept", "changed"): 1,
+        ("supporter", "reject", "refused"): 1,
+        ("program", "reject", "changed"): 1,
+        ("program", "reject", "unchanged"): 1,
+    }
+    assert numbers.link_seconds.count == 9
+
+
+async def test_an_error_that_nobody_foresaw_is_counted_as_well() -> None:
+    desk = MemoryDesk()
+    desk.down = ZeroDivisionError
+    async with serving(desk) as browser:
+        answer = await browser.get(SUPPORTER)
+
+    assert answer.status_code == 500
+    assert browser.numbers.link_requests["failed"] == 1
+
+
+async def test_how_long_an_answer_took_is_told_without_the_wait_for_the_pace() -> None:
+    async with serving(pace=0.5) as browser:
+        await browser.get(SUPPORTER)
+
+    assert browser.numbers.link_seconds.total < 0.5
+
+
+async def test_a_wrong_token_is_told_to_people_in_a_page_as_well() -> None:
+    async with serving() as browser:
+        answer = await browser.get(SUPPORTER, authorization=f"Bearer {'x' * 33}", accept_language="es")
+
+    assert answer.status_code == 401
+    assert Page(answer.text).language == "es"
+
+
+async def test_a_password_for_the_proxy_makes_nobody_a_program() -> None:
+    """A site that is not public yet asks for one, and hands it on."""
+    async with serving() as browser:
+        answer = await browser.post(SUPPORTER, authorization="Basic YWRhOnNlY3JldA==")
+
+    assert answer.status_code == 200
+    assert browser.numbers.link_decisions["supporter", "accept", "changed"] == 1
+
+
+async def test_a_reference_may_hold_every_letter() -> None:
+    desk = MemoryDesk()
+    desk.found = replace(desk.found, contact_ref="a/b+c==?d#ü%2F&")
+    async with serving(desk) as browser:
+        answer = await browser.post(browser.links.supporter(7, "accept", "a/b+c==?d#ü%2F&"))
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", [f"{SUPPORTER}/", "/link/a/7/accept/", "/livez/"])
+async def test_nobody_is_sent_from_a_secure_link_to_an_open_one(path: str) -> None:
+    """The process does not see that the proxy speaks TLS."""
+    async with serving() as browser:
+        answer = await browser.get(path)
+
+    assert answer.status_code == 404
+    assert "location" not in answer.headers

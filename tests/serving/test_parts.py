@@ -7,6 +7,7 @@ from flow.serving import limiter
 from flow.serving.limiter import AddressLimiter, network_of
 from flow.serving.texts import TEXTS, language_of, negotiated
 from flow.serving.tokens import ApiTokens
+from flow.serving.trusted import proxies, redirect_hosts
 from flow.settings import Secret
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -90,3 +91,43 @@ def test_a_locale_finds_its_language_or_the_default(locale: str, language: str) 
 )
 def test_a_browsers_language_is_heard_where_nothing_else_tells(accepted: str, language: str) -> None:
     assert negotiated(accepted) == language
+
+
+@pytest.mark.parametrize("name", ["thanks.example.org", "localhost", "xn--bcher-kva.example", "a1-b.Example"])
+def test_hosts_are_known_as_they_stand_in_urls(name: str) -> None:
+    assert redirect_hosts([name]) == {name.lower()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://thanks.example.org",
+        "thanks.example.org/page",
+        "thanks.example.org:443",
+        "bücher.example",
+        "a; script-src *",
+        "*.example.org",
+        "a..b",
+        "example.org.",
+        "",
+        "x" * 64,
+    ],
+)
+def test_what_is_no_host_would_never_be_redirected_to_and_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--redirect-host takes a host alone"):
+        redirect_hosts([name])
+
+
+@pytest.mark.parametrize("address", ["*", "proxy.local", "10.0.0.1/8", "127.0.0.1:80", ""])
+def test_a_proxy_that_would_never_be_recognized_or_be_everybody_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="--trusted-proxy takes an address or a network"):
+        proxies(["127.0.0.1", address])
+
+
+def test_proxies_are_addresses_and_networks() -> None:
+    assert proxies(["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"]) == [
+        "127.0.0.1",
+        "10.0.0.0/8",
+        "::1",
+        "fd00::/8",
+    ]

@@ -43,6 +43,7 @@ class Served:
         self.database = database
         self.folder = folder
         self.address = ""
+        self.ops = ""
 
     @property
     def links(self) -> Links:
@@ -88,6 +89,8 @@ async def served(folder: Path, database: str, *options: str) -> AsyncIterator[Se
             "serve",
             "--port",
             "0",
+            "--ops-port",
+            "0",
             *options,
             url=broker.url(),
             FLOW_DATABASE_URL=database,
@@ -97,9 +100,9 @@ async def served(folder: Path, database: str, *options: str) -> AsyncIterator[Se
         assert process.stderr is not None
         said = b""
         with anyio.fail_after(30):
-            while not (found := re.search(rb"http://[0-9.:]+", said)):
+            while len(found := re.findall(rb"http://[0-9.:]+(?=\n)", said)) < 2:
                 said += await process.stderr.receive()
-        running.address = found[0].decode()
+        running.ops, running.address = (one.decode() for one in found)
         try:
             yield running
         finally:
@@ -107,8 +110,12 @@ async def served(folder: Path, database: str, *options: str) -> AsyncIterator[Se
         assert ended.code == 0, said.decode() + ended.err
 
 
-async def test_a_signature_is_confirmed_moderated_and_published(tmp_path: Path, database_url: str) -> None:
-    async with served(tmp_path, database_url) as run, httpx2.AsyncClient(trust_env=False) as browser:
+async def test_a_signature_is_confirmed_moderated_and_published_at_once(
+    tmp_path: Path, database_url: str
+) -> None:
+    """No sweep comes by: each decision has its messages published."""
+    sweeps = ("--sweep-every", "3600")
+    async with served(tmp_path, database_url, *sweeps) as run, httpx2.AsyncClient(trust_env=False) as browser:
         (one,) = await run.submit(ORGANISATION, CAMPAIGN, PAGE, action("1", "jane@example.org"))
         number, reference = one["actionId"], one["contactRef"]
 
@@ -157,6 +164,7 @@ async def started(database: str) -> AsyncIterator[tuple[anyio.abc.Process, str]]
         "0",
         "--sweep-every",
         "0.1",
+        "--no-ops",
         url="amqp://127.0.0.1:1/",
         FLOW_DATABASE_URL=database,
         FLOW_LINK_SECRET=SECRET,
@@ -175,9 +183,9 @@ async def started(database: str) -> AsyncIterator[tuple[anyio.abc.Process, str]]
 
 
 async def test_it_may_start_before_its_database_and_before_its_broker(
-    postgresql: PostgreSQLNode, postgresql_url: str
+    postgresql_node: PostgreSQLNode, postgresql_url: str
 ) -> None:
-    postgresql.stop()
+    postgresql_node.stop()
     try:
         async with (
             started(postgresql_url) as (process, address),
@@ -185,15 +193,15 @@ async def test_it_may_start_before_its_database_and_before_its_broker(
         ):
             link = Links(address, SECRET).moderator(1, "accept")
             away = [await browser.get(f"{address}/readyz"), await browser.post(link)]
-            postgresql.start()
+            postgresql_node.start()
             with anyio.fail_after(30):
                 while (await browser.get(f"{address}/readyz")).status_code != 200:
                     pass
             there = await browser.post(link)
             ended = await end_of(process, signal.SIGTERM)
     finally:
-        if not postgresql.runs:
-            postgresql.start()
+        if not postgresql_node.runs:
+            postgresql_node.start()
 
     assert [answer.status_code for answer in away] == [503, 503]
     assert there.status_code == 404
@@ -202,18 +210,18 @@ async def test_it_may_start_before_its_database_and_before_its_broker(
 
 
 async def test_a_database_that_comes_without_tables_ends_it_with_a_sentence(
-    postgresql: PostgreSQLNode,
+    postgresql_node: PostgreSQLNode,
 ) -> None:
-    name = postgresql.add_database()
-    postgresql.stop()
+    name = postgresql_node.add_database()
+    postgresql_node.stop()
     try:
-        async with started(postgresql.url(name)) as (process, _):
-            postgresql.start()
+        async with started(postgresql_node.url(name)) as (process, _):
+            postgresql_node.start()
             ended = await end_of(process)
     finally:
-        if not postgresql.runs:
-            postgresql.start()
-        postgresql.drop_database(name)
+        if not postgresql_node.runs:
+            postgresql_node.start()
+        postgresql_node.drop_database(name)
 
     assert ended.code == 78
     assert ended.err.splitlines()[-1].endswith("has no records yet: run flow records migrate")
@@ -228,11 +236,42 @@ async def test_wrong_secrets_and_a_taken_port_end_it_with_a_sentence(
         url, database = run.broker.url(), {"FLOW_DATABASE_URL": database_url}
         short = await run_flow("serve", url=url, FLOW_LINK_SECRET="short", **database)
         tokens = await run_flow("serve", url=url, FLOW_API_TOKENS="acme", **database)
-        taken = await run_flow("serve", "--port", port, url=url, **database)
+        taken = await run_flow("serve", "--no-ops", "--port", port, url=url, **database)
+        ops = run.ops.rpartition(":")[2]
+        both = await run_flow("serve", "--ops-port", ops, url=url, **database)
+        host = await run_flow("serve", "--redirect-host", "https://a.example", url=url, **database)
+        proxy = await run_flow("serve", "--trusted-proxy", "*", url=url, **database)
         nowhere = await run_flow("serve", url=url)
 
     assert short.err == "flow: the secret that signs links must have at least 32 characters\n"
     assert tokens.err.startswith("flow: line 1 of the API tokens must be the name of an organisation")
     assert f"port {port} on 127.0.0.1 is taken: choose another with --port" in taken.err
+    assert f"port {ops} on 127.0.0.1 is taken: choose another with --ops-port" in both.err
+    assert host.err.startswith("flow: --redirect-host takes a host alone")
+    assert proxy.err.startswith("flow: --trusted-proxy takes an address or a network")
     assert nowhere.err.startswith("flow: No database is named: set FLOW_DATABASE_URL to sqlite:///FILE")
-    assert [one.code for one in (short, tokens, taken, nowhere)] == [78, 78, 78, 78]
+    assert {one.code for one in (short, tokens, taken, both, host, proxy, nowhere)} == {78}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_metrics_and_health_are_on_a_port_of_their_own(tmp_path: Path, database_url: str) -> None:
+    async with served(tmp_path, database_url) as run, httpx2.AsyncClient(trust_env=False) as browser:
+        (one,) = await run.submit(ORGANISATION, CAMPAIGN, PAGE, action("1", "jane@example.org"))
+        await browser.post(run.links.supporter(one["actionId"], "accept", one["contactRef"], doi=True))
+        await until(lambda: run.waiting("acme.crm") == 1)  # the double opt-in
+        answers = {
+            path: await browser.get(run.ops + path) for path in ("/livez", "/readyz", "/healthz", "/metrics")
+        }
+        outside = await browser.get(f"{run.address}/metrics")
+
+    assert outside.status_code == 404
+    assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(answers, 200)
+    state = answers["/healthz"].json()
+    assert state["serving"]["database"] == "ok"
+    assert set(state["serving"]["outbox"]) == {"waiting", "refused"}
+    samples = set(answers["/metrics"].text.splitlines())
+    assert 'flow_link_requests_total{result="decided"} 1.0' in samples
+    assert 'flow_link_decisions_total{outcome="changed",verb="accept",who="supporter"} 1.0' in samples
+    assert "flow_link_seconds_count 1.0" in samples
+    assert "flow_database_up 1.0" in samples
+    assert "jane" not in answers["/metrics"].text
