@@ -46,7 +46,7 @@ class Books:
     ) -> None:
         """Take *receive*, which gets what is to be worked.
 
-        *quiet* is rung whenever something was written.
+        *quiet* is rung whenever something was written or answered, or the ledger fails.
         """
         ledger, claims = store
         self._pace = pace
@@ -71,7 +71,7 @@ class Books:
             )
             for deliverer in deliverers:
                 deliverer.claimant = self.claimant
-        self.inquiry = Inquiry(metrics.pipeline, self.commit, recall, acknowledger, receive)
+        self.inquiry = Inquiry(metrics.pipeline, self.commit, recall, acknowledger, receive, quiet.ring_all)
         self._closed = False
         self._acknowledger = acknowledger
 
@@ -134,3 +134,4 @@ class Books:
                 deliverer.look()
         else:
             self._pace.halt()
+            self._quiet.ring_all()  # a drain waits no more for answers

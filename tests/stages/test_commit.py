@@ -1,0 +1,145 @@
+"""What is decided, written and answered while sessions end, drains begin and the ledger fails."""
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import anyio
+import pytest
+
+from flow.confirmation import Confirmation
+from flow.errors import ConnectionLost
+from flow.message import Message
+from flow.pipeline import Pipeline
+from flow.stages.books import Books
+from tests.broker.queues import until
+from tests.stages.conftest import Line, Number, Start, quiet
+from tests.stages.faulty import FaultyLedger
+from tests.stages.test_claims import Anything
+
+pytestmark = pytest.mark.anyio
+
+
+class Numbers(Pipeline[Number]):
+    """Delivers each number; what the target calls it is in `names`."""
+
+    queue = "numbers"
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.names: dict[int, Any] = {}
+
+    async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+        message.target_id = self.names.get(message.body.n)
+
+
+async def begun(start: Start, ledger: FaultyLedger | None = None) -> tuple[Line, FaultyLedger, Books]:
+    line = await start(Numbers, ledger=ledger or True)
+    books = line.engine.books
+    assert books is not None
+    assert isinstance(books.commit.ledger, FaultyLedger)
+    books.commit.ledger.identities = Anything()
+    return line, books.commit.ledger, books
+
+
+class Losing:
+    """A session that is lost while it is asked something."""
+
+    def __init__(self, line: Line) -> None:
+        self.lines = {"numbers": SimpleNamespace(consumer=line.origin)}
+        self._line = line
+
+    async def ready(self, queue: str) -> int:
+        self._line.lose()
+        raise ConnectionLost("the session ended")
+
+
+async def test_a_session_that_ends_during_the_question_leaves_nothing_behind(start: Start) -> None:
+    line, ledger, books = await begun(start)
+    await line.push(1, 2)
+    session: Any = Losing(line)
+
+    await Confirmation(books.commit, session)._ask()
+    await quiet()
+
+    assert books.commit.rows == set()
+    assert books.commit.unconfirmed() == {}
+    assert not ledger.rows
+
+
+async def test_what_is_told_during_the_question_is_asked_about_the_next_time(start: Start) -> None:
+    line, ledger, books = await begun(start)
+    await line.push(1)
+    asked = books.commit.unconfirmed()
+    await line.push(2)
+
+    books.commit.arrived(line.origin, asked[line.origin])
+    await quiet()
+
+    assert [row.identity for row in ledger.rows.values()] != []
+    assert books.commit.unconfirmed() == {line.origin: 1}
+    assert len(ledger.rows) == 1
+
+
+async def test_a_row_answers_no_copy_until_it_is_settled(start: Start) -> None:
+    """The broker knows, which is not written yet: what comes now is another message of the same looks."""
+    line, ledger, books = await begun(start)
+    await line.push(1)
+    ledger.fails = "before"
+    books.commit.arrived(line.origin, 1)
+    await quiet()
+    line.send(1, redelivered=True)
+    await quiet()
+
+    ledger.fails = ""
+    for _ in range(3):
+        await line.advance(1.0)
+
+    assert (line.acked, line.metrics.duplicates_skipped) == ([1, 1], 0)
+
+
+async def test_a_drain_in_the_middle_of_settling_loses_none_of_it(start: Start) -> None:
+    line, ledger, books = await begun(start)
+    await line.push(1)
+    ledger.takes = 600.0
+    books.commit.arrived(line.origin, 1)
+    await quiet()
+
+    with anyio.fail_after(30):
+        await line.engine.drain(60.0)
+    ledger.takes = 0.0
+    await books.commit.flush()
+
+    assert not ledger.rows
+
+
+@pytest.mark.parametrize("fails", ["", "before"])
+async def test_a_drain_waits_for_answers_and_no_longer(start: Start, fails: str) -> None:
+    line, ledger, _ = await begun(start)
+    await line.push(1)
+    line, ledger, books = await begun(start, ledger)
+    ledger.takes, ledger.fails = 0.2, fails
+    line.send(1, redelivered=True)
+    await until(lambda: bool(books.inquiry._asked))
+
+    with anyio.fail_after(20):
+        await line.engine.drain(600.0)
+
+    assert (line.acked, line.released) == (([], [1]) if fails else ([1], []))
+
+
+async def test_what_a_target_calls_a_record_stops_nothing(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    line, ledger, _ = await begun(start)
+    pipeline: Any = line.engine.pipeline
+    pipeline.names = {1: 4711, 2: UUID(int=7), 3: {"id": "secret"}, 4: "x" * 300}
+
+    with caplog.at_level(logging.ERROR, "flow"):
+        await line.push(1, 2, 3, 4)
+
+    names = [row.target_id for row in ledger.rows.values()]
+    assert names == ["4711", str(UUID(int=7)), None, "x" * 255]
+    assert line.acked == [1, 2, 3, 4]
+    assert caplog.messages == ["the target_id of None is no str (dict): the ledger keeps none"]
