@@ -114,6 +114,7 @@ class Books:
     def close(self) -> None:
         """Start nothing more, and give back what waits to be started."""
         self._closed = True
+        self.commit.close()
         self.give_back()
 
     async def end(self, seconds: float) -> None:

@@ -65,6 +65,8 @@ class GroupCommit:
         self._notes: list[Row] = []
         self._told: dict[Origin, list[Entry]] = {}  # the broker was told; it is not known to know
         self._told_at: dict[Origin, float] = {}
+        self._opening: set[anyio.CancelScope] = set()
+        self._closed = False
         self._known: set[int] = set()  # rows that the broker knows of, which is not written yet
 
     @property
@@ -172,6 +174,28 @@ class GroupCommit:
     async def ask(self, question: Callable[[Ledger], Awaitable[T]]) -> T:
         """Ask the ledger until it answers."""
         return await self._try(lambda: question(self.ledger))
+
+    async def before(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Note with *call* what is about to be started; wait until that can be noted.
+
+        Raises:
+            LedgerError: nothing is started any more.
+        """
+        with anyio.CancelScope() as scope:
+            self._opening.add(scope)
+            if self._closed:
+                scope.cancel()
+            try:
+                return await self._try(call)
+            finally:
+                self._opening.discard(scope)
+        raise LedgerError("nothing is started any more")
+
+    def close(self) -> None:
+        """Let nobody wait in `before` any more."""
+        self._closed = True
+        for scope in self._opening:
+            scope.cancel()
 
     async def _write(self, writing: list[tuple[Entry, Row]], notes: list[Row]) -> None:
         rows = [*(row for _, row in writing), *notes]
