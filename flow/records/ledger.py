@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, text, update
 
 from flow.errors import DatabaseError, LedgerError, RowRefused
-from flow.ledger import Found, Row, digest
+from flow.ledger import KEPT, Found, Row, digest
 from flow.outcome import Decision, Outcome
 from flow.records.database import Database
 from flow.records.tables import claims, ledger, starts
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 PATIENCE = 10.0  # seconds for one call
-KEPT = timedelta(
-    days=30
-)  # an unsettled row answers, and a start counts; by then a message has come to its end
 MANY = 500  # values in one condition
 LONGEST_AFTER = 2**31 - 1  # milliseconds
 COLUMNS = {

@@ -288,6 +288,23 @@ async def test_without_a_journal_nobody_is_a_suspect(start: Start) -> None:
     assert pipeline.batches == [[1, 2]]
 
 
+async def test_starts_of_long_ago_are_cleared_and_those_that_end_meanwhile_are_no_fault(
+    tmp_path: Path,
+) -> None:
+    await Starts(tmp_path).started("one")
+    await Starts(tmp_path).started("other")
+    old = tmp_path / os.listdir(tmp_path)[0]
+    os.utime(old, (0, 0))
+    (tmp_path / "gone.started").symlink_to(
+        "nowhere"
+    )  # there when the folder is read, and not when it is looked at
+
+    Starts(tmp_path)
+
+    assert not old.exists()
+    assert len(os.listdir(tmp_path)) == 2
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
