@@ -8,12 +8,16 @@ from uuid import UUID
 import anyio
 import pytest
 
+from flow.batch import Batch
+from flow.batching import Batching
 from flow.confirmation import Confirmation
 from flow.errors import ConnectionLost
-from flow.message import Message
+from flow.message import REPLAYS, Message, Properties
+from flow.outcome import Reject
 from flow.pipeline import Pipeline
 from flow.stages.books import Books
 from tests.broker.queues import until
+from tests.messages import MemoryOrigin
 from tests.stages.conftest import Line, Number, Start, quiet
 from tests.stages.faulty import FaultyLedger
 from tests.stages.test_claims import Anything
@@ -29,13 +33,35 @@ class Numbers(Pipeline[Number]):
     def __init__(self, settings: Any = None) -> None:
         super().__init__(settings)
         self.names: dict[int, Any] = {}
+        self.handled: list[int] = []
+        self.gate = anyio.Event()
+        self.gate.set()
 
     async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+        self.handled.append(message.body.n)
+        await self.gate.wait()
+        if message.body.n < 0:
+            raise Reject("below 0")
         message.target_id = self.names.get(message.body.n)
 
 
-async def begun(start: Start, ledger: FaultyLedger | None = None) -> tuple[Line, FaultyLedger, Books]:
-    line = await start(Numbers, ledger=ledger or True)
+class Batched(Numbers):
+    """Delivers them in batches of one."""
+
+    queue = "numbers"
+    batching = Batching(size=1)
+
+    async def handle_message(self, message: Message[Number]) -> Number:  # type: ignore[override]
+        return message.body
+
+    async def handle_batch(self, batch: Batch[Number]) -> None:
+        self.handled += [body.n for body in batch.bodies]
+
+
+async def begun(
+    start: Start, ledger: FaultyLedger | None = None, kind: type[Numbers] = Numbers
+) -> tuple[Line, FaultyLedger, Books]:
+    line = await start(kind, ledger=ledger or True)
     books = line.engine.books
     assert books is not None
     assert isinstance(books.commit.ledger, FaultyLedger)
@@ -143,3 +169,109 @@ async def test_what_a_target_calls_a_record_stops_nothing(
     assert names == ["4711", str(UUID(int=7)), None, "x" * 255]
     assert line.acked == [1, 2, 3, 4]
     assert caplog.messages == ["the target_id of None is no str (dict): the ledger keeps none"]
+
+
+async def test_what_may_not_have_arrived_answers_whoever_gets_it_next(start: Start) -> None:
+    line, ledger, books = await begun(start)
+    await line.push(1, 2)
+    line.origin.alive = False
+
+    line.engine.lost([], line.origin.acked[:1])
+    await quiet()
+
+    assert len(ledger.rows) == 1
+    assert books.commit.rows == set()
+    second, _, _ = await begun(start, ledger)
+    await second.push(1, redelivered=True)
+    pipeline: Any = second.engine.pipeline
+    assert (pipeline.handled, second.acked) == ([], [1])
+
+
+async def test_what_is_told_through_a_redelivery_is_settled_as_well(start: Start) -> None:
+    line, ledger, books = await begun(start)
+    pipeline: Any = line.engine.pipeline
+    pipeline.gate = anyio.Event()
+    await line.push(1)
+    line.lose()
+    pipeline.gate.set()
+    await quiet()
+    assert (line.acked, len(ledger.rows)) == ([], 1)
+
+    await line.push(1, redelivered=True)
+    books.commit.arrived(line.origin, 1)
+    await quiet()
+
+    assert (pipeline.handled, line.acked) == ([1], [1])
+    assert not ledger.rows
+
+
+async def test_a_redelivery_that_overtakes_the_news_of_the_loss_is_not_started_again(start: Start) -> None:
+    line, ledger, books = await begun(start)
+    pipeline: Any = line.engine.pipeline
+    pipeline.gate = anyio.Event()
+    await line.push(1)
+    old, line.origin = line.origin, MemoryOrigin()
+    ledger.takes = 0.2
+    line.send(1, redelivered=True)
+    await until(lambda: bool(books.inquiry._asked))
+
+    old.alive = False
+    line.engine.lost(old.made, [])
+    await until(lambda: not books.inquiry)
+    ledger.takes = 0.0
+    pipeline.gate.set()
+    await quiet()
+
+    assert (pipeline.handled, line.acked, old.acked) == ([1], [1], [])
+
+
+async def test_what_cannot_be_written_goes_back_at_a_drain(start: Start) -> None:
+    line, ledger, books = await begun(start)
+    ledger.fails = "before"
+    await line.push(1, 2)
+    assert books.commit.open == 2
+
+    with anyio.fail_after(20):
+        await line.engine.drain(0.5)
+
+    assert (line.acked, sorted(line.released)) == ([], [1, 2])
+    assert line.account == {"received": 2, "returned": 2}
+
+
+async def test_what_was_replayed_from_the_park_is_not_taken_for_what_was_parked(start: Start) -> None:
+    """Else a replay that is delivered twice would be acknowledged as parked, and be in no park."""
+    line, ledger, _ = await begun(start)
+    await line.push(-1)
+    line.origin.alive = False
+    line.engine.lost([], line.origin.acked)
+    assert (len(line.parked), len(ledger.rows)) == (1, 1)
+    line.origin = MemoryOrigin()
+
+    replayed = line.origin.message({"n": -1}, redelivered=True)
+    replayed.header += REPLAYS.encode()
+    line.origin.given[replayed.header] = Properties(headers={REPLAYS: 1})
+    line.engine.receive([replayed])
+    await quiet()
+
+    pipeline: Any = line.engine.pipeline
+    assert pipeline.handled == [-1, -1]
+    assert len(line.parked) == 2
+
+
+@pytest.mark.parametrize("kind", [Numbers, Batched])
+async def test_nothing_is_delivered_while_it_cannot_be_written_down(
+    start: Start, kind: type[Numbers]
+) -> None:
+    line, ledger, _ = await begun(start, kind=kind)
+    pipeline: Any = line.engine.pipeline
+    ledger.fails = "before"
+    await line.push(1)
+    await line.push(2, 3)
+    before = list(pipeline.handled)
+
+    ledger.fails = ""
+    await line.advance(1.0)
+    await line.advance(30.0)
+
+    assert before == [1]
+    assert (pipeline.handled, sorted(line.acked)) == ([1, 2, 3], [1, 2, 3])
