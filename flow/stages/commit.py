@@ -207,7 +207,7 @@ class GroupCommit:
             entry.id, entry.written = number, True
             if number is None:
                 self._metrics.ledger_refused += 1
-                log.error("the ledger refused the row of %s (attempt %d)", row.record_id, row.attempt)
+                log.error("the ledger refused the row of %r (attempt %d)", entry.message, row.attempt)
             else:
                 self.rows.add(number)
         for entry, _ in writing:
@@ -290,8 +290,8 @@ class GroupCommit:
         if name is None or isinstance(name, str | int | UUID):
             return None if name is None else str(name)
         log.error(
-            "the target_id of %s is no str (%s): the ledger keeps none",
-            message.record_id,
+            "the target_id of %r is no str (%s): the ledger keeps none",
+            message,
             type(name).__name__,
         )
         return None

@@ -65,12 +65,24 @@ async def test_rows_answer_until_they_are_settled(database: Database) -> None:
 
 
 async def test_the_ids_are_those_of_the_rows_however_many(database: Database) -> None:
-    ids = await SqlLedger(database).write([row(n) for n in range(1500)])
+    books = SqlLedger(database)
+    ids = await books.write([row(n) for n in range(1500)])
+    await books.settle([number for number in ids if number is not None])
 
     async with database.reading() as connection:
         rows = await connection.execute(select(ledger.c.id, ledger.c.record_id))
         found = {one.id: one.record_id for one in rows}
     assert [found[number or 0] for number in ids] == [f"action {n}" for n in range(1500)]
+    assert not await books.unsettled("crm", "acme.crm", [digest(n) for n in range(1500)])
+
+
+async def test_an_unsettled_row_of_long_ago_answers_nothing(database: Database) -> None:
+    books = SqlLedger(database)
+    await books.write([row(n, at=datetime.now(UTC) - timedelta(days=n)) for n in (29, 31)])
+
+    found = await books.unsettled("crm", "acme.crm", [digest(29), digest(31)])
+
+    assert [one.identity for one in found] == [digest(29)]
 
 
 async def test_what_the_ledger_holds_is_what_was_done(database: Database) -> None:

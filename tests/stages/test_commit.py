@@ -1,6 +1,7 @@
 """What is decided, written and answered while sessions end, drains begin and the ledger fails."""
 
 import logging
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -12,12 +13,13 @@ from flow.batch import Batch
 from flow.batching import Batching
 from flow.confirmation import Confirmation
 from flow.errors import ConnectionLost
+from flow.ledger import Row
 from flow.message import REPLAYS, Message, Properties
 from flow.outcome import Reject
 from flow.pipeline import Pipeline
 from flow.stages.books import Books
 from tests.broker.queues import until
-from tests.messages import MemoryOrigin
+from tests.messages import ManualClock, MemoryOrigin
 from tests.stages.conftest import Line, Number, Start, quiet
 from tests.stages.faulty import FaultyLedger
 from tests.stages.test_claims import Anything
@@ -168,7 +170,9 @@ async def test_what_a_target_calls_a_record_stops_nothing(
     names = [row.target_id for row in ledger.rows.values()]
     assert names == ["4711", str(UUID(int=7)), None, "x" * 255]
     assert line.acked == [1, 2, 3, 4]
-    assert caplog.messages == ["the target_id of None is no str (dict): the ledger keeps none"]
+    assert caplog.messages == [
+        "the target_id of <Message with delivery tag 3 from numbers> is no str (dict): the ledger keeps none"
+    ]
 
 
 async def test_what_may_not_have_arrived_answers_whoever_gets_it_next(start: Start) -> None:
@@ -196,6 +200,7 @@ async def test_what_is_told_through_a_redelivery_is_settled_as_well(start: Start
     pipeline.gate.set()
     await quiet()
     assert (line.acked, len(ledger.rows)) == ([], 1)
+    assert books.commit.rows == set(), "it answers, should the memory of the process have lost it"
 
     await line.push(1, redelivered=True)
     books.commit.arrived(line.origin, 1)
@@ -275,3 +280,52 @@ async def test_nothing_is_delivered_while_it_cannot_be_written_down(
 
     assert before == [1]
     assert (pipeline.handled, sorted(line.acked)) == ([1, 2, 3], [1, 2, 3])
+
+
+async def test_what_is_decided_during_a_write_is_written_however_much(start: Start) -> None:
+    line, ledger, books = await begun(start)
+    line.origin.prefetch = 10_000
+    ledger.takes = 0.05
+
+    line.send(*range(2500))
+    await until(lambda: len(line.acked) == 2500)
+
+    assert books.commit.open == 0
+    assert len(ledger.rows) == 2500
+
+
+async def test_a_redelivery_of_what_is_being_written_waits_for_its_row(start: Start) -> None:
+    line, ledger, books = await begun(start)
+    ledger.takes = 0.2
+    await line.push(1)
+    line.lose()
+    await line.push(1, redelivered=True)
+    early = list(line.acked)
+
+    await until(lambda: not books.commit.open)
+
+    pipeline: Any = line.engine.pipeline
+    assert (early, line.acked, pipeline.handled) == ([], [1], [1])
+    assert len(ledger.rows) == 1
+
+
+class Refusing(FaultyLedger):
+    """Takes no row about the second message."""
+
+    async def write(self, rows: Sequence[Row]) -> Sequence[int | None]:
+        ids = await super().write(rows)
+        return [None if number == 2 else number for number in ids]
+
+
+async def test_a_row_that_is_refused_holds_up_no_message(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    line, _, books = await begun(start, Refusing(ManualClock().now))
+
+    await line.push(1, 2, 3)
+
+    assert line.acked == [1, 2, 3]
+    assert (line.metrics.ledger_refused, books.commit.open) == (1, 0)
+    assert caplog.messages == [
+        "the ledger refused the row of <Message with delivery tag 2 from numbers> (attempt 1)"
+    ]
