@@ -67,7 +67,7 @@ class SqlLedger:
         """
         found: list[Found] = []
         columns = ledger.c.id, ledger.c.identity, ledger.c.outcome, ledger.c.reason, ledger.c.after
-        with refused():
+        with refused(rows=False):
             async with self._database.reading(patience=PATIENCE) as connection:
                 for wanted in parts(identities):
                     query = select(*columns).where(
@@ -89,7 +89,7 @@ class SqlLedger:
         Raises:
             LedgerError: the database cannot be had now.
         """
-        with refused():
+        with refused(rows=False):
             async with self._database.begin(patience=PATIENCE) as connection:
                 for some in parts(ids):
                     await connection.execute(
@@ -102,7 +102,7 @@ class SqlLedger:
         Raises:
             LedgerError: not now.
         """
-        with refused():
+        with refused(rows=False):
             async with self._database.begin(patience=PATIENCE) as connection:
                 await connection.execute(update(ledger).where(ledger.c.id == 0).values(unsettled=False))
 
@@ -142,7 +142,7 @@ class SqlStarts:
             LedgerError: it cannot be noted now.
         """
         name, now = digest(identity), datetime.now(UTC)
-        with refused():
+        with refused(rows=False):
             async with self._database.begin(patience=PATIENCE) as connection:
                 earlier = await connection.scalar(
                     select(func.count()).where(starts.c.identity == name, starts.c.at > now - KEPT)
@@ -156,7 +156,7 @@ class SqlStarts:
         Raises:
             LedgerError: it cannot be noted now.
         """
-        with refused():
+        with refused(rows=False):
             async with self._database.begin(patience=PATIENCE) as connection:
                 for names in parts([digest(identity) for identity in identities]):
                     await connection.execute(delete(starts).where(starts.c.identity.in_(names)))
@@ -238,15 +238,15 @@ def parts(many: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 @contextmanager
-def refused() -> Iterator[None]:
-    """Let what the database raises be an error of the ledger; what is wrong with a row passes.
+def refused(*, rows: bool = True) -> Iterator[None]:
+    """Let what the database raises be an error of the ledger; what is wrong with one of *rows* passes.
 
     Raises:
         LedgerError: the database refused or failed.
     """
     try:
         yield
-    except RowRefused:
-        raise
     except DatabaseError as error:
+        if rows and isinstance(error, RowRefused):
+            raise
         raise LedgerError(str(error)) from error

@@ -329,3 +329,18 @@ async def test_a_row_that_is_refused_holds_up_no_message(
     assert caplog.messages == [
         "the ledger refused the row of <Message with delivery tag 2 from numbers> (attempt 1)"
     ]
+
+
+async def test_a_ledger_that_does_not_answer_is_down(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flow.stages.commit.PATIENCE", 0.05)
+    line, ledger, books = await begun(start)
+    ledger.takes = 600.0
+    line.send(1)
+    await until(lambda: books.fault is not None)
+    fault, ledger.takes = books.fault, 0.0
+
+    await line.advance(1.0)
+    await quiet()
+
+    assert fault == "no answer in 0.05 s"
+    assert (line.acked, books.fault) == ([1], None)
