@@ -38,21 +38,14 @@ class Confirmation:
 
     async def _ask(self) -> None:
         lines = {line.consumer: line for line in self._session.lines.values()}
-        for origin in self._commit.unconfirmed():
-            consumed = origin in lines
-            if not consumed and not self._commit.gone(origin):
-                continue
-            told = self._commit.take(origin)
-            try:
-                await (
-                    anyio.lowlevel.checkpoint()
-                )  # what is told in this turn of the loop is written at its end
-                if consumed:
+        for origin, told in self._commit.unconfirmed().items():
+            if origin in lines:
+                # What is told in this turn of the loop is written at its end.
+                await anyio.lowlevel.checkpoint()
+                try:
                     await self._session.ready(origin.queue)
-            except (ConfigError, ConnectionLost):
-                self._commit.put_back(origin, told)
+                except (ConfigError, ConnectionLost):
+                    continue
+            elif not self._commit.gone(origin):
                 continue
-            except BaseException:  # cancelled
-                self._commit.put_back(origin, told)
-                raise
-            self._commit.confirm(told)
+            self._commit.arrived(origin, told)

@@ -1,7 +1,7 @@
 """What the ledger holds, and what keeps it: which pipeline did what with which record; pure."""
 
 from collections.abc import Hashable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -10,6 +10,8 @@ from msgspec import Struct
 from flow.message import Message
 from flow.outcome import Decision, Outcome
 
+KEPT = timedelta(days=30)
+"""So long an unsettled row answers, and a start counts; by then a message has come to its end."""
 LONGEST_TEXT = 255  # characters of an id
 LONGEST_REASON = 1024  # characters
 

@@ -16,6 +16,9 @@ from flow.outcome import Decision
 
 B = TypeVar("B", default=Any)
 
+REPLAYS = "x-flow-replays"
+"""The header that says how often a message has come back from the park."""
+
 ENCODING_FLAG = 0x40  # in the first byte of the property flags, AMQP 0-9-1 section 4.2.6.1
 
 
@@ -204,18 +207,19 @@ class Message(Generic[B]):
         """
         return 1 + self.held + self._rejections()
 
-    def identity(self) -> tuple[str, int, str | None, int, bytes]:
+    def identity(self) -> tuple[str, int, int, str | None, int, bytes]:
         """Return what tells this message from others when its delivery comes again.
 
-        That is the queue, the rejections, the AMQP message id, and the size and the BLAKE2b digest of the
-        body: publishers give one id to several messages, and a body that is too large is not here at all.
+        That is the queue, the replays from the park, the rejections, the AMQP message id, and the size and
+        the BLAKE2b digest of the body: publishers give one id to several messages, and a body that is too
+        large is not here at all.
         """
         try:
             identifier = self.message_id
         except DecodeError:
             identifier = None
         digest = blake2b(self.raw, digest_size=16).digest()
-        return self.queue, self._rejections(), identifier, self.size, digest
+        return self.queue, self._replays(), self._rejections(), identifier, self.size, digest
 
     def living(self) -> "Message[B] | None":
         """Return the delivery through which this can still be settled: itself, or its latest redelivery.
@@ -233,6 +237,15 @@ class Message(Generic[B]):
             successor.alone, successor.target_id = message.alone, message.target_id
             message = successor
         return message
+
+    def _replays(self) -> int:
+        if REPLAYS.encode() not in self.header:
+            return 0
+        try:
+            count = self.headers.get(REPLAYS)
+        except DecodeError:
+            return 0
+        return count if isinstance(count, int) else 0
 
     def _rejections(self) -> int:
         if b"x-death" not in self.header:

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 from flow.errors import DecodeError
-from flow.message import Message, Properties, rejections
+from flow.message import REPLAYS, Message, Properties, rejections
 from flow.topology import FAIL_EXCHANGE, RETRY_EXCHANGE
 
 QUEUE = "x-flow-queue"
@@ -21,7 +21,6 @@ ROUTING_KEY = "x-flow-routing-key"
 MESSAGE_ID = "x-flow-message-id"
 CONTENT_TYPE = "x-flow-content-type"
 CONTENT_ENCODING = "x-flow-content-encoding"
-REPLAYS = "x-flow-replays"
 
 LONGEST_REASON = 1024
 """Bytes; headers must fit into one frame of the connection together."""

@@ -1,16 +1,21 @@
 """Options that several commands share."""
 
+import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeVar
 
 import click
 
 from flow.broker.url import BrokerUrl, variable
 from flow.errors import ConfigError
+from flow.records.database import Database
 from flow.records.url import FORM, VARIABLE, DatabaseUrl
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+log = logging.getLogger("flow")
 
 
 def amqp_url(command: F) -> F:
@@ -65,3 +70,8 @@ def _broker_url(context: click.Context, _: click.Parameter, value: str | None) -
     if value is None:
         value = variable(os.environ, "FLOW_AMQP_URL") or None
     return BrokerUrl.from_environment(os.environ) if value is None else BrokerUrl.parse(value)
+
+
+def opened(url: DatabaseUrl | None) -> AbstractAsyncContextManager[Database | None]:
+    """Open the database of *url*, once for all pipelines, and wait for it; without one there is none."""
+    return nullcontext() if url is None else Database.awaited(url, log.error)

@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import sys
-from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,12 +17,11 @@ from flow.cli.embedded import Embedded, check_dev, dev_option
 from flow.cli.envfile import env_file
 from flow.cli.errors import fail
 from flow.cli.logs import configure
-from flow.cli.options import amqp_url
+from flow.cli.options import amqp_url, opened
 from flow.cli.supervise import supervise, supervised, supervision
 from flow.cli.trial import is_trial, trial_options, try_out
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline
-from flow.records.database import Database
 from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 from flow.service import Service
@@ -195,11 +193,6 @@ async def serve_embedded(
         url = await embedded.start(pipelines)
         asyncio.get_running_loop().call_soon(embedded.tell)  # it has its turn once signals are obeyed
         return await serve(pipelines, url, options, worker)
-
-
-def opened(url: DatabaseUrl | None) -> AbstractAsyncContextManager[Database | None]:
-    """Open the database of *url*, once for all pipelines, and wait for it; without one there is none."""
-    return nullcontext() if url is None else Database.awaited(url, log.error)
 
 
 def leave(code: int) -> NoReturn:

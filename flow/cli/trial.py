@@ -15,10 +15,13 @@ import click
 from flow.account import Account
 from flow.broker.url import BrokerUrl
 from flow.cli.errors import FAILED, fail, first_of, say
+from flow.cli.options import opened
 from flow.cli.private import new_file
 from flow.cli.showing import show
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline, with_options
+from flow.records.stores import kept
+from flow.records.url import DatabaseUrl
 from flow.retries import describe
 from flow.trial.borrowing import borrowed
 from flow.trial.files import Dump, bodies
@@ -229,9 +232,20 @@ def from_file(pipeline: Pipeline[Any, Any], source: Path, limit: int | None, tim
 async def consume(
     pipeline: Pipeline[Any, Any], source: Iterator[tuple[str, bytes]], results: Results, timeout: float
 ) -> Account:
-    """Let *pipeline* work everything in *source*."""
-    trial = Trial(pipeline, pipeline.granted(), results.settled)
+    """Let *pipeline* work everything in *source*, with ledger and claims as when it consumes a queue.
 
+    Raises:
+        ConfigError: its claims need a database, and there is none.
+    """
+    async with opened(DatabaseUrl.from_environment(os.environ)) as database:
+        trial = Trial(pipeline, pipeline.granted(), results.settled, kept(pipeline, database))
+        await _consume(trial, source, results, timeout)
+    return trial.account
+
+
+async def _consume(
+    trial: Trial, source: Iterator[tuple[str, bytes]], results: Results, timeout: float
+) -> None:
     async def feed(trial: Trial) -> None:
         while True:
             await trial.origin.room()  # before reading on: what is read is worked, or left for the results
@@ -244,7 +258,6 @@ async def consume(
 
     async with obeying(trial.stop):
         await trial.run(feed, timeout)
-    return trial.account
 
 
 def beside(source: Path, what: str) -> Path:

@@ -33,6 +33,19 @@ LASTING = {
 }
 
 
+# What mends itself, by the words of a server that refuses a connection.
+FULL = "has no connection left: run fewer processes, or raise max_connections of the server"
+PASSING = {
+    "too many clients": FULL,
+    "remaining connection slots": FULL,
+    "too many connections for": "has no connection left for us: run fewer processes, or raise that limit",
+    "not currently accepting connections": "accepts no connections now",
+    "starting up": "is starting",
+    "shutting down": "is stopping",
+    "in recovery mode": "is recovering from a crash",
+}
+
+
 @contextmanager
 def translated(place: str) -> Iterator[None]:
     """Raise what the drivers raise inside as an error of flow; *place* says which database it was.
@@ -56,15 +69,28 @@ def translated(place: str) -> Iterator[None]:
 
 def translation(error: Exception, place: str) -> DatabaseError:
     """Return the error of flow for one of SQLAlchemy or of a driver."""
-    from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
+    from sqlalchemy.exc import (
+        DataError,
+        DBAPIError,
+        IntegrityError,
+        InterfaceError,
+        OperationalError,
+        SQLAlchemyError,
+        StatementError,
+    )
     from sqlalchemy.exc import TimeoutError as PoolTimeout
 
     if isinstance(error, PoolTimeout | OSError):
         return DatabaseDown(f"{place} gives no connection ({type(error).__name__})")
+    if isinstance(error, SQLAlchemyError) and not isinstance(error, StatementError):
+        return DatabaseError(f"{place} refused a statement ({type(error).__name__})")
     if not isinstance(error, DBAPIError):
         return RowRefused(f"{place} cannot store a row: {type(error).__name__}")
     code = coded(error.orig)
     why = f"{type(error.orig).__name__}{f' {code}' if code else ''}"
+    passing = () if code else [said for words, said in PASSING.items() if words in str(error.orig)]
+    if passing:
+        return DatabaseDown(f"{place} {passing[0]}")
     if hint := lasting(code, str(error.orig)):
         return DatabaseError(f"{place} {hint}")
     if isinstance(error, IntegrityError):

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import and_, bindparam, delete, func, insert, select, text, update
 
 from flow.errors import DatabaseError, LedgerError, RowRefused
-from flow.ledger import Found, Row, digest
+from flow.ledger import KEPT, Found, Row, digest
 from flow.outcome import Decision, Outcome
 from flow.records.database import Database
 from flow.records.tables import claims, ledger, starts
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 PATIENCE = 10.0  # seconds for one call
-KEPT = timedelta(
-    days=30
-)  # an unsettled row answers, and a start counts; by then a message has come to its end
 MANY = 500  # values in one condition
+LONGEST_AFTER = 2**31 - 1  # milliseconds
 COLUMNS = {
     "pipeline": "text",
     "queue": "text",
@@ -48,18 +46,18 @@ class SqlLedger:
     def __init__(self, database: Database) -> None:
         """Write to *database*, which is open."""
         self._database = database
-        self._doubtful = False  # the last write failed, and may have been committed all the same
+        self._doubtful = False  # the last write failed, and parts of it may have been committed
 
     async def write(self, rows: Sequence[Row]) -> Sequence[int | None]:
-        """Write *rows* in one transaction; when it is refused, each in its own: one row holds up no other.
+        """Write *rows* in one transaction; when it is refused, its halves, so that a row holds up no other.
 
         Raises:
             LedgerError: the database cannot be had now.
         """
-        try:
-            return await self._write(rows)
-        except RowRefused:
-            return [await self._alone(row) for row in rows]
+        doubtful, self._doubtful = self._doubtful, True
+        ids = await self._halved(rows, doubtful)
+        self._doubtful = False
+        return ids
 
     async def unsettled(self, pipeline: str, queue: str, identities: Sequence[bytes]) -> Sequence[Found]:
         """Return the unsettled rows of *pipeline* about *identities* from *queue*, the oldest first.
@@ -69,7 +67,7 @@ class SqlLedger:
         """
         found: list[Found] = []
         columns = ledger.c.id, ledger.c.identity, ledger.c.outcome, ledger.c.reason, ledger.c.after
-        with refused():
+        with refused(rows=False):
             async with self._database.reading(patience=PATIENCE) as connection:
                 for wanted in parts(identities):
                     query = select(*columns).where(
@@ -91,7 +89,7 @@ class SqlLedger:
         Raises:
             LedgerError: the database cannot be had now.
         """
-        with refused():
+        with refused(rows=False):
             async with self._database.begin(patience=PATIENCE) as connection:
                 for some in parts(ids):
                     await connection.execute(
@@ -104,12 +102,20 @@ class SqlLedger:
         Raises:
             LedgerError: not now.
         """
-        with refused():
+        with refused(rows=False):
             async with self._database.begin(patience=PATIENCE) as connection:
                 await connection.execute(update(ledger).where(ledger.c.id == 0).values(unsettled=False))
 
-    async def _write(self, rows: Sequence[Row]) -> Sequence[int]:
-        doubtful, self._doubtful = self._doubtful, True
+    async def _halved(self, rows: Sequence[Row], doubtful: bool) -> Sequence[int | None]:
+        try:
+            return await self._write(rows, doubtful)
+        except RowRefused:
+            if len(rows) == 1:
+                return [None]
+            half = len(rows) // 2
+            return [*await self._halved(rows[:half], doubtful), *await self._halved(rows[half:], doubtful)]
+
+    async def _write(self, rows: Sequence[Row], doubtful: bool) -> Sequence[int]:
         with refused():
             async with self._database.begin(patience=PATIENCE) as connection:
                 written = await there(connection, rows) if doubtful else {}
@@ -119,14 +125,7 @@ class SqlLedger:
                     ids = await insertion(connection, new)
                     written |= {(row.identity, row.at): number for row, number in zip(new, ids, strict=True)}
                 await done(connection, rows)
-        self._doubtful = False
         return [written[row.identity, row.at] for row in rows]
-
-    async def _alone(self, row: Row) -> int | None:
-        try:
-            return (await self._write([row]))[0]
-        except RowRefused:
-            return None
 
 
 class SqlStarts:
@@ -143,7 +142,7 @@ class SqlStarts:
             LedgerError: it cannot be noted now.
         """
         name, now = digest(identity), datetime.now(UTC)
-        with refused():
+        with refused(rows=False):
             async with self._database.begin(patience=PATIENCE) as connection:
                 earlier = await connection.scalar(
                     select(func.count()).where(starts.c.identity == name, starts.c.at > now - KEPT)
@@ -157,7 +156,7 @@ class SqlStarts:
         Raises:
             LedgerError: it cannot be noted now.
         """
-        with refused():
+        with refused(rows=False):
             async with self._database.begin(patience=PATIENCE) as connection:
                 for names in parts([digest(identity) for identity in identities]):
                     await connection.execute(delete(starts).where(starts.c.identity.in_(names)))
@@ -173,7 +172,7 @@ def values(row: Row) -> dict[str, Any]:
         "attempt": row.attempt,
         "outcome": row.outcome.value,
         "reason": row.reason or None,
-        "after": None if row.after is None else min(round(row.after * 1000), 2**31 - 1),
+        "after": None if row.after is None else round(min(row.after * 1000, LONGEST_AFTER)),
         "target_id": row.target_id,
         "at": row.at,
         "unsettled": row.unsettled,
@@ -212,14 +211,19 @@ async def there(connection: "AsyncConnection", rows: Sequence[Row]) -> dict[tupl
 
 
 async def done(connection: "AsyncConnection", rows: Sequence[Row]) -> None:
-    """Note that the claims of *rows* are done: their effects have happened, whoever holds them now."""
-    for row in rows:
-        if row.claim is not None:
-            await connection.execute(
-                update(claims)
-                .where(claims.c.pipeline == row.pipeline, claims.c.key == row.claim)
-                .values(state="done", target_id=row.target_id)
-            )
+    """Note that the claims of *rows* are done: their effects have happened, whoever holds them now.
+
+    All go in one call, in the order of `SqlClaims.take`: two workers must not wait for each other.
+    """
+    ended = [
+        {"of": row.pipeline, "called": row.claim, "id_there": row.target_id}
+        for row in sorted(rows, key=lambda row: row.claim or "")
+        if row.claim is not None
+    ]
+    if ended:
+        one = and_(claims.c.pipeline == bindparam("of"), claims.c.key == bindparam("called"))
+        note = update(claims).where(one).values(state="done", target_id=bindparam("id_there"))
+        await connection.execute(note, ended)
 
 
 def seconds(milliseconds: int | None) -> float | None:
@@ -234,15 +238,15 @@ def parts(many: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 @contextmanager
-def refused() -> Iterator[None]:
-    """Let what the database raises be an error of the ledger; what is wrong with a row passes.
+def refused(*, rows: bool = True) -> Iterator[None]:
+    """Let what the database raises be an error of the ledger; what is wrong with one of *rows* passes.
 
     Raises:
         LedgerError: the database refused or failed.
     """
     try:
         yield
-    except RowRefused:
-        raise
     except DatabaseError as error:
+        if rows and isinstance(error, RowRefused):
+            raise
         raise LedgerError(str(error)) from error

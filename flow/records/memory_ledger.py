@@ -31,7 +31,8 @@ class MemoryLedger:
         """The unsettled rows by id."""
         self._now = now
         self._ids = count(1)
-        self._claims: OrderedDict[tuple[str, str], Claimed] = OrderedDict()
+        self._claims: dict[tuple[str, str], Claimed] = {}  # not done
+        self._done: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def write(self, rows: Sequence[Row]) -> Sequence[int | None]:
         """Keep the unsettled ones of *rows*, and end their claims."""
@@ -42,7 +43,7 @@ class MemoryLedger:
             if row.unsettled:
                 self.rows[number] = row
             if row.claim is not None:
-                self._claims[row.pipeline, row.claim] = Claimed("done", "", self._now())
+                self._end(row.pipeline, row.claim)
         while len(self.rows) > KEPT:
             self.rows.popitem(last=False)
         return ids
@@ -68,7 +69,6 @@ class MemoryLedger:
         self, pipeline: str, keys: Collection[str], holder: str, seconds: float, unknown: Unknown
     ) -> Mapping[str, Standing]:
         """Claim *keys* for *holder*, as `Claims` says."""
-        self._forget()
         return {key: self._taken((pipeline, key), holder, seconds, unknown) for key in keys}
 
     async def begin(
@@ -76,7 +76,7 @@ class MemoryLedger:
     ) -> bool:
         """Note that the effect is under way, if *holder* has the claim, and that those of *done* happened."""
         for one in done:
-            self._claims[pipeline, one] = Claimed("done", "", self._now())
+            self._end(pipeline, one)
         claimed = self._claims.get((pipeline, key))
         if claimed is None or (claimed.state, claimed.holder) != ("claimed", holder):
             return False
@@ -87,7 +87,7 @@ class MemoryLedger:
         """Let go of *keys*."""
         for key in keys:
             claimed = self._claims.get((pipeline, key))
-            if claimed is not None and claimed.holder == holder and claimed.state != "done":
+            if claimed is not None and claimed.holder == holder:
                 del self._claims[pipeline, key]
 
     async def doubt(self, pipeline: str, keys: Sequence[str], holder: str) -> None:
@@ -99,17 +99,18 @@ class MemoryLedger:
 
     def _taken(self, name: tuple[str, str], holder: str, seconds: float, unknown: Unknown) -> Standing:
         now, claimed = self._now(), self._claims.get(name)
-        if claimed is not None:
-            if claimed.state == "done":
-                return Standing(Hold.DONE)
-            if claimed.holder != holder or claimed.state == "sending":
-                if claimed.until > now:
-                    return Standing(Hold.ELSEWHERE, claimed.until - now)
-                if claimed.state == "sending" and unknown == "park":
-                    return Standing(Hold.UNKNOWN)
+        if name in self._done:
+            return Standing(Hold.DONE)
+        if claimed is not None and (claimed.holder != holder or claimed.state == "sending"):
+            if claimed.until > now:
+                return Standing(Hold.ELSEWHERE, claimed.until - now)
+            if claimed.state == "sending" and unknown == "park":
+                return Standing(Hold.UNKNOWN)
         self._claims[name] = Claimed("claimed", holder, now + seconds)
         return Standing(Hold.OURS)
 
-    def _forget(self) -> None:
-        while len(self._claims) > KEPT and next(iter(self._claims.values())).state == "done":
-            self._claims.popitem(last=False)
+    def _end(self, pipeline: str, key: str) -> None:
+        self._claims.pop((pipeline, key), None)
+        self._done[pipeline, key] = None
+        while len(self._done) > KEPT:
+            self._done.popitem(last=False)

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
 import anyio.to_thread
 
+from flow.ledger import KEPT
 from flow.records.files import usable_folder, write_durably
-
-KEPT = 30 * 86_400.0  # seconds; by then a message has come to its end elsewhere
 
 
 class Starts:
@@ -23,8 +23,9 @@ class Starts:
         """
         self._folder = usable_folder(folder, "the folder")
         for path in folder.glob("*.started"):
-            if time.time() - path.stat().st_mtime > KEPT:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another worker has ended it
+                if time.time() - path.stat().st_mtime > KEPT.total_seconds():
+                    path.unlink()
 
     async def started(self, identity: object) -> int:
         """Note that the message called *identity* is started; return how often it was, without an outcome.

@@ -46,7 +46,7 @@ class Books:
     ) -> None:
         """Take *receive*, which gets what is to be worked.
 
-        *quiet* is rung whenever something was written.
+        *quiet* is rung whenever something was written or answered, or the ledger fails.
         """
         ledger, claims = store
         self._pace = pace
@@ -69,7 +69,7 @@ class Books:
             self.claimant = acknowledger.claims = Claimant(
                 pipeline.claim, claims, self.commit, acknowledger, metrics, clock, timeout
             )
-        self.inquiry = Inquiry(metrics.pipeline, self.commit, recall, acknowledger, receive)
+        self.inquiry = Inquiry(metrics.pipeline, self.commit, recall, acknowledger, receive, quiet.ring_all)
         self._closed = False
         self._acknowledger = acknowledger
 
@@ -112,6 +112,7 @@ class Books:
     def close(self) -> None:
         """Start nothing more, and give back what waits to be started."""
         self._closed = True
+        self.commit.close()
         self.give_back()
 
     async def end(self, seconds: float) -> None:
@@ -132,3 +133,4 @@ class Books:
                 deliverer.look()
         else:
             self._pace.halt()
+            self._quiet.ring_all()  # a drain waits no more for answers

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 import anyio
 
@@ -50,8 +51,8 @@ class GroupCommit:
         self.fault: str | None = None
         """Why the ledger cannot be written now."""
         self.ledger = ledger
-        self.rows: dict[int, Entry] = {}
-        """The unsettled rows by id that this process is settling: they answer nothing else."""
+        self.rows: set[int] = set()
+        """The ids of the unsettled rows that this process is settling: they answer nothing else."""
         self._metrics = metrics
         self._clock = clock
         self._written = written
@@ -64,7 +65,9 @@ class GroupCommit:
         self._notes: list[Row] = []
         self._told: dict[Origin, list[Entry]] = {}  # the broker was told; it is not known to know
         self._told_at: dict[Origin, float] = {}
-        self._known: list[int] = []  # rows that the broker knows of
+        self._opening: set[anyio.CancelScope] = set()
+        self._closed = False
+        self._known: set[int] = set()  # rows that the broker knows of, which is not written yet
 
     @property
     def open(self) -> int:
@@ -80,7 +83,7 @@ class GroupCommit:
 
     def note(self, message: Message[Any], decision: Decision) -> None:
         """Write the *decision* down for people only: *message* is worked again here."""
-        if self.fault is None:  # else it is not worth keeping
+        if self.fault is None and len(self._notes) < LARGEST:  # else it is not worth keeping
             self._notes.append(self._row(message, decision, unsettled=False))
             self._bell.ring()
 
@@ -88,7 +91,7 @@ class GroupCommit:
         """Take note that the broker was told of *entry*."""
         if entry.id is not None:
             origin = entry.message.origin
-            self.rows[entry.id] = entry
+            self.rows.add(entry.id)
             self._told.setdefault(origin, []).append(entry)
             self._told_at[origin] = self._clock.now()
 
@@ -96,26 +99,27 @@ class GroupCommit:
         """Return the entry of a row that was *found* and is to answer *message*."""
         entry = Entry(message, found.decision)
         entry.id, entry.written = found.id, True
-        self.rows[found.id] = entry
+        self.rows.add(found.id)
         return entry
 
     def release(self, entry: Entry) -> None:
         """Settle *entry* no more: its session has ended, and the row may answer the redelivery."""
         if entry.id is not None:
-            self.rows.pop(entry.id, None)
+            self.rows.discard(entry.id)
 
-    def unconfirmed(self) -> list[Origin]:
-        """Return the living origins that were told something which is not known to have arrived."""
-        return [origin for origin in self._told if origin.alive]
+    def unconfirmed(self) -> dict[Origin, int]:
+        """Return the origins that were told something which is not known to have arrived, and how much."""
+        return {origin: len(entries) for origin, entries in self._told.items()}
 
-    def take(self, origin: Origin) -> list[Entry]:
-        """Take what *origin* was told so far."""
-        return self._told.pop(origin, [])
+    def arrived(self, origin: Origin, count: int) -> None:
+        """Take note that the first *count* things which *origin* was told have arrived.
 
-    def put_back(self, origin: Origin, entries: list[Entry]) -> None:
-        """Take *entries* back, of which it is not known that they arrived."""
-        if origin.alive:
-            self._told[origin] = [*entries, *self._told.get(origin, [])]
+        Nothing happens when its session has ended meanwhile: then `lost` has judged them.
+        """
+        entries = self._told.pop(origin, [])
+        self.confirm(entries[:count])
+        if entries[count:]:
+            self._told[origin] = entries[count:]
 
     def gone(self, origin: Origin) -> bool:
         """Tell whether *origin*, which is consumed no more, was closed so long ago that all has arrived."""
@@ -124,8 +128,8 @@ class GroupCommit:
     def confirm(self, entries: Sequence[Entry]) -> None:
         """Take note that the broker knows of *entries*."""
         for entry in entries:
-            if entry.id is not None and self.rows.pop(entry.id, None) is not None:
-                self._known.append(entry.id)
+            if entry.id is not None and entry.id in self.rows:
+                self._known.add(entry.id)
         self._bell.ring()
 
     def lost(self, unconfirmed: Sequence[Message[Any]]) -> None:
@@ -162,12 +166,36 @@ class GroupCommit:
             notes, self._notes = self._notes, []
             await self._write(self._writing, notes)
         if self._known:
-            known, self._known = self._known, []
+            known = sorted(self._known)
             await self._try(lambda: self.ledger.settle(known))
+            self._known.difference_update(known)  # only now: a drain that ends this writes them once more
+            self.rows.difference_update(known)
 
     async def ask(self, question: Callable[[Ledger], Awaitable[T]]) -> T:
         """Ask the ledger until it answers."""
         return await self._try(lambda: question(self.ledger))
+
+    async def before(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Note with *call* what is about to be started; wait until that can be noted.
+
+        Raises:
+            LedgerError: nothing is started any more.
+        """
+        with anyio.CancelScope() as scope:
+            self._opening.add(scope)
+            if self._closed:
+                scope.cancel()
+            try:
+                return await self._try(call)
+            finally:
+                self._opening.discard(scope)
+        raise LedgerError("nothing is started any more")
+
+    def close(self) -> None:
+        """Let nobody wait in `before` any more."""
+        self._closed = True
+        for scope in self._opening:
+            scope.cancel()
 
     async def _write(self, writing: list[tuple[Entry, Row]], notes: list[Row]) -> None:
         rows = [*(row for _, row in writing), *notes]
@@ -179,9 +207,9 @@ class GroupCommit:
             entry.id, entry.written = number, True
             if number is None:
                 self._metrics.ledger_refused += 1
-                log.error("the ledger refused the row of %s (attempt %d)", row.record_id, row.attempt)
+                log.error("the ledger refused the row of %r (attempt %d)", entry.message, row.attempt)
             else:
-                self.rows[number] = entry
+                self.rows.add(number)
         for entry, _ in writing:
             self._written(entry)
         self._progress()
@@ -250,8 +278,20 @@ class GroupCommit:
             outcome=decision.outcome,
             reason=clean(decision.reason, LONGEST_REASON) or "",
             after=decision.after,
-            target_id=clean(message.target_id),
+            target_id=clean(self._called(message)),
             at=datetime.now(UTC),
             unsettled=unsettled,
             claim=self._claimed(message),
         )
+
+    def _called(self, message: Message[Any]) -> str | None:
+        """Return what the target calls the record of *message*: it is delivered, whatever was set there."""
+        name: object = message.target_id
+        if name is None or isinstance(name, str | int | UUID):
+            return None if name is None else str(name)
+        log.error(
+            "the target_id of %r is no str (%s): the ledger keeps none",
+            message,
+            type(name).__name__,
+        )
+        return None

@@ -8,14 +8,18 @@ import anyio
 
 from flow.errors import FlowError
 from flow.outcome import Unavailable
+from flow.retries import place
+
+EXIT = "it wanted to end the process (SystemExit)"
+CANCELLED = "it cancelled itself, or waited for something that was cancelled,"
 
 
-class CallbackCancelled(Exception):
-    """A callback cancelled itself, or waited for something that was cancelled."""
+class CallbackCancelled(FlowError):
+    """A callback cancelled itself, or waited for something that was cancelled; the text names the place."""
 
 
-class CallbackExit(Exception):
-    """A callback wanted to end the process; only signals do that."""
+class CallbackExit(FlowError):
+    """A callback wanted to end the process, which only signals do; the text names the place."""
 
 
 class CallbackTimeout(TimeoutError, FlowError):
@@ -49,13 +53,22 @@ class Guard:
         if isinstance(error, Exception):
             self.error = told(error)
             return True
-        if isinstance(error, SystemExit):
-            self.error = CallbackExit("wanted to exit").with_traceback(traceback)
-            return True
-        if isinstance(error, asyncio.CancelledError) and not ours():
-            self.error = CallbackCancelled("cancelled itself").with_traceback(traceback)
-            return True
-        return False
+        if exits(error):
+            self.error = CallbackExit(f"{EXIT}{place(traceback)}: raise an error instead")
+        elif isinstance(error, asyncio.CancelledError) and not ours():
+            self.error = CallbackCancelled(f"{CANCELLED}{place(traceback)}")
+        else:
+            return False
+        self.error.with_traceback(traceback)
+        return True
+
+
+def exits(error: BaseException) -> bool:
+    """Tell whether *error* is what `sys.exit` raises, perhaps through a task group, and nothing stronger."""
+    if isinstance(error, BaseExceptionGroup):
+        _, others = error.split((SystemExit, Exception))
+        return others is None
+    return isinstance(error, SystemExit)
 
 
 def told(error: Exception) -> Exception:

@@ -24,13 +24,15 @@ class Inquiry:
         recall: Recall,
         acknowledger: Acknowledger,
         receive: Callable[[list[Message[Any]]], None],
+        progress: Callable[[], None],
     ) -> None:
-        """Take *receive*, which gets what is to be worked."""
+        """Take *receive*, which gets what is to be worked; *progress* is called after each answer."""
         self._pipeline = pipeline
         self._commit = commit
         self._recall = recall
         self._acknowledger = acknowledger
         self._receive = receive
+        self._progress = progress
         self._bell = Bell()
         self._waiting: deque[Message[Any]] = deque()
         self._asked: list[Message[Any]] = []
@@ -76,6 +78,7 @@ class Inquiry:
             if not self._waiting:
                 await self._bell.wait()
             await self._ask()
+            self._progress()
 
     async def _ask(self) -> None:
         while self._waiting and len(self._asked) < LARGEST:

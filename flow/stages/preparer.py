@@ -1,6 +1,6 @@
 """Calls `prepare_messages` for a chunk of messages before they are handled."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from flow.message import Message, State
@@ -61,12 +61,14 @@ class Preparer:
                 chunk.append(message)
         return chunk
 
-    async def prepare(self, chunk: list[Message[Any]]) -> Exception | None:
-        """Prepare *chunk*; return what went wrong."""
+    async def prepare(
+        self, chunk: list[Message[Any]], admit: Callable[[Message[Any]], Awaitable[None]]
+    ) -> Exception | None:
+        """Prepare *chunk*, a suspect once *admit* lets it start; return what went wrong."""
         guard = Guard()
         with guard:
             if chunk[0].redelivered and self._suspects.suspect(chunk[0]):
-                await self._suspects.admit(chunk[0])
+                await admit(chunk[0])
             prepared = await self._pipeline.prepare_messages(chunk)
             for message in chunk:
                 message.prepared = prepared

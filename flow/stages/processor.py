@@ -159,7 +159,7 @@ class Processor:
                 if plain:
                     decode(message)
                 if raw and message.redelivered and self._suspects.suspect(message):
-                    await self._suspects.admit(message)
+                    await self._admit(message, mark)
                 if forward is None or down:
                     await self._pass(message, mark)
                 result = handle(message)
@@ -183,6 +183,20 @@ class Processor:
         """Measure the time of *mark* from now on."""
         self._watchdog.watch()
         mark.since = self._clock.now()
+
+    async def _admit(self, message: Message[Any], mark: Mark[Work]) -> None:
+        """Wait until the suspect *message* may start, which is no time of its callback.
+
+        Raises:
+            Reject: it ended the process too often.
+            NotNow: it may not start.
+        """
+        commit = self._acknowledger.commit
+        mark.since = math.inf
+        try:
+            await self._suspects.admit(message, None if commit is None else commit.before)
+        finally:
+            mark.since = self._clock.now()
 
     async def _pass(self, message: Message[Any], mark: Mark[Work]) -> None:
         """Wait until a call may start: for its claim and the rate limit before a delivering one.
@@ -214,7 +228,7 @@ class Processor:
         mark.work = chunk
         if self.gates.down:
             mark.epoch = self.gates.start(chunk[0].origin.queue)
-        error = await self._preparer.prepare(chunk)
+        error = await self._preparer.prepare(chunk, lambda suspect: self._admit(suspect, mark))
         if error is not None:
             await self._end(mark, error)
             return True

@@ -1,7 +1,8 @@
 """Messages that may have crashed the worker: worked alone, and parked when they do it again."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
@@ -10,6 +11,7 @@ from flow.errors import DecodeError, LedgerError
 from flow.message import Message
 from flow.outcome import Reject
 from flow.stages.bell import Bell
+from flow.stages.guard import NotNow
 
 SUSPICIOUS = 3  # deliveries without an outcome; planned restarts count too, so this alone proves nothing
 PATIENCE = 5.0  # seconds that a suspect waits for the one before it, which may itself wait for its target
@@ -37,6 +39,10 @@ class Journal(Protocol):
         """
 
 
+Before = Callable[[Callable[[], Awaitable[int]]], Awaitable[int]]
+"""Notes what is about to be started, and waits until that can be noted."""
+
+
 class Suspects:
     """Guards against messages that kill the process, on queues that count deliveries (quorum queues)."""
 
@@ -59,11 +65,15 @@ class Suspects:
             return False
         return isinstance(count, int) and count >= SUSPICIOUS
 
-    async def admit(self, message: Message[Any]) -> None:
+    async def admit(self, message: Message[Any], before: Before | None) -> None:
         """Note that the suspect *message* is started, after the one before it: a crash blames all that run.
+
+        While the database is away nothing is started, for which *before* waits. A folder that cannot be
+        written is told, and the message is started all the same.
 
         Raises:
             Reject: it was started too often without coming to an end.
+            NotNow: nothing is started any more.
         """
         assert self._journal is not None
         identity = message.identity()
@@ -77,16 +87,21 @@ class Suspects:
         if known:
             return
         try:
-            await self.flush()
-            crashes = await self._journal.started(identity)
+            beginning = partial(self._begin, identity)
+            crashes = await (beginning() if before is None else before(beginning))
         except OSError as error:
             log.error("crash loops are not guarded now: the state folder fails (%s)", error.strerror)
             return
-        except LedgerError as error:
-            log.error("crash loops are not guarded now: %s", error)
-            return
+        except LedgerError:
+            raise NotNow from None
         if crashes >= CRASHES:
             raise Reject(f"crashed the worker: it was started {crashes} times and came to no end")
+
+    async def _begin(self, identity: object) -> int:
+        """Note that the message called *identity* is started; return how often it was, without an outcome."""
+        assert self._journal is not None
+        await self.flush()
+        return await self._journal.started(identity)
 
     def ended(self, message: Message[Any]) -> None:
         """Note that *message*, worked alone, has come to an end, whatever became of it."""

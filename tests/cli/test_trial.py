@@ -1,6 +1,7 @@
 """`flow run --dry-run`, `--dump`, `--dump-only` and `--from`, as processes."""
 
 import json
+import shutil
 import signal
 import stat
 from pathlib import Path
@@ -50,6 +51,15 @@ class Needed(Settings):
     prefix = "NEEDED"
     url: str
 """
+CLAIMED = """
+    claim = Claim(key=lambda message: str(message.body.action_id), unknown="park")
+
+    async def handle_batch(self, batch):
+        for message in batch:
+            async with batch.sending(message):
+                with Path(__file__).with_name("delivered").open("a") as file:
+                    file.write(f"{message.body.action_id}\\n")
+"""
 STUCK = """async def handle_batch(self, batch):
         import anyio
         Path(__file__).with_name("delivered").write_text("1")
@@ -82,8 +92,13 @@ class Folder:
         self.path = path
         (path / "mine.py").write_text(MINE)
 
-    async def run(self, *arguments: str, url: str | None = None) -> Ended:
-        return await run_flow("run", "mine", *arguments, url=url, PYTHONPATH=str(self.path))
+    async def run(self, *arguments: str, url: str | None = None, **more: str) -> Ended:
+        return await run_flow("run", "mine", *arguments, url=url, PYTHONPATH=str(self.path), **more)
+
+    def claim(self) -> None:
+        """Let the pipeline have a claim."""
+        code = MINE.replace("import Batch", "import Claim, Batch").replace("def handle_batch", "def unused")
+        (self.path / "mine.py").write_text(code + CLAIMED)
 
     @property
     def delivered(self) -> list[int]:
@@ -108,6 +123,32 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.mark.anyio
 class TestFromAFile:
+    async def test_claims_need_a_database(self, folder: Folder, source: Path) -> None:
+        folder.claim()
+
+        ended = await folder.run("--from", str(source))
+
+        assert ended.code == 78
+        assert ended.err.endswith(
+            'Mine.claim parks what is unknown (unknown = "park"), so it must outlive the process: '
+            "set FLOW_DATABASE_URL\n"
+        )
+        assert (folder.delivered, sorted(source.parent.glob("*.jsonl"))) == ([], [source])
+
+    async def test_what_is_claimed_is_delivered_once_however_often_it_is_fed(
+        self, folder: Folder, source: Path, database_url: str
+    ) -> None:
+        folder.claim()
+        twice = source.with_name("twice.jsonl")
+        shutil.copyfile(source, twice)
+
+        await folder.run("--from", str(source), FLOW_DATABASE_URL=database_url)
+        await folder.run("--from", str(twice), FLOW_DATABASE_URL=database_url)
+
+        assert folder.delivered == [1, 2, 5]
+        rows = folder.lines("twice.outcomes.jsonl")
+        assert sorted(row["outcome"] for row in rows) == ["retrying", *["skipped"] * 4]
+
     async def test_it_is_delivered_without_a_broker(self, folder: Folder, source: Path) -> None:
         ended = await folder.run("--from", str(source))
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import sqlite3
 import stat
 import sys
@@ -10,11 +11,14 @@ from pathlib import Path
 from subprocess import PIPE
 
 import anyio
+import psycopg
 import pytest
 from sqlalchemy import func, insert, select
+from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from flow.errors import ConfigError, DatabaseDown, DatabaseError, RowRefused
 from flow.records.database import Database
+from flow.records.failures import translated
 from flow.records.tables import organisations, starts
 from flow.records.url import DatabaseUrl
 from tests.broker.queues import until
@@ -234,6 +238,47 @@ async def test_a_server_that_stops_and_starts_again(
             postgresql_node.start()
 
         assert await count(database) == 0
+
+
+async def test_a_server_without_a_connection_left_is_waited_for(
+    postgresql: PostgreSQLNode, postgresql_url: str
+) -> None:
+    """It says so with the name of the account, which looks like a login that it does not know."""
+    name = f"few_{secrets.token_hex(4)}"
+    postgresql.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 1")
+    url = postgresql_url.replace("postgres@", f"{name}@")
+    try:
+        async with await psycopg.AsyncConnection.connect(url):
+            database = Database(url)
+            with pytest.raises(DatabaseDown, match="has no connection left for us: run fewer"):
+                await database.ready()
+            await database.close()
+    finally:
+        postgresql.execute(f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("FATAL:  sorry, too many clients already", "has no connection left: run fewer"),
+        ("FATAL:  remaining connection slots are reserved for roles", "has no connection left: run fewer"),
+        ('FATAL:  too many connections for database "x"', "has no connection left for us"),
+        ('FATAL:  database "x" is not currently accepting connections', "accepts no connections now"),
+        ("FATAL:  the database system is starting up", "is starting"),
+        ("FATAL:  the database system is in recovery mode", "is recovering from a crash"),
+    ],
+)
+def test_what_mends_itself_is_waited_for_and_said(said: str, told: str) -> None:
+    with pytest.raises(DatabaseDown, match=f"^here {told}"), translated("here"):
+        raise OperationalError("SELECT", {}, psycopg.OperationalError(f"connection failed: {said}"))
+
+
+def test_a_connection_in_a_wrong_state_refuses_no_row() -> None:
+    """Else a row would be missing for ever that the next connection takes."""
+    with pytest.raises(DatabaseError, match="PendingRollbackError") as failed, translated("here"):
+        raise PendingRollbackError("secret")
+
+    assert not isinstance(failed.value, RowRefused)
 
 
 async def test_what_the_driver_warns_of_is_not_shown(postgresql_url: str) -> None:

@@ -1,5 +1,6 @@
 """The ledger in both databases and in memory: rows, what they answer, claims, and starts."""
 
+import math
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,16 +8,16 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import event, func, insert, select, text, update
 
 from flow.claim import Hold, Standing
-from flow.errors import LedgerError
+from flow.errors import DatabaseDown, LedgerError
 from flow.ledger import Row, clean, digest
 from flow.outcome import Decision, Outcome
 from flow.records.claims import SqlClaims, standing
 from flow.records.database import Database
 from flow.records.ledger import SqlLedger, SqlStarts
-from flow.records.memory_ledger import MemoryLedger
+from flow.records.memory_ledger import KEPT, MemoryLedger
 from flow.records.tables import claims, ledger, starts
 
 pytestmark = pytest.mark.anyio
@@ -64,12 +65,24 @@ async def test_rows_answer_until_they_are_settled(database: Database) -> None:
 
 
 async def test_the_ids_are_those_of_the_rows_however_many(database: Database) -> None:
-    ids = await SqlLedger(database).write([row(n) for n in range(1500)])
+    books = SqlLedger(database)
+    ids = await books.write([row(n) for n in range(1500)])
+    await books.settle([number for number in ids if number is not None])
 
     async with database.reading() as connection:
         rows = await connection.execute(select(ledger.c.id, ledger.c.record_id))
         found = {one.id: one.record_id for one in rows}
     assert [found[number or 0] for number in ids] == [f"action {n}" for n in range(1500)]
+    assert not await books.unsettled("crm", "acme.crm", [digest(n) for n in range(1500)])
+
+
+async def test_an_unsettled_row_of_long_ago_answers_nothing(database: Database) -> None:
+    books = SqlLedger(database)
+    await books.write([row(n, at=datetime.now(UTC) - timedelta(days=n)) for n in (29, 31)])
+
+    found = await books.unsettled("crm", "acme.crm", [digest(29), digest(31)])
+
+    assert [one.identity for one in found] == [digest(29)]
 
 
 async def test_what_the_ledger_holds_is_what_was_done(database: Database) -> None:
@@ -92,6 +105,17 @@ async def test_a_row_that_is_refused_holds_up_no_other(database: Database) -> No
     assert await count(database) == 2
 
 
+async def test_what_is_out_of_all_bounds_is_stored_or_refused(database: Database) -> None:
+    rows = [row(1, after=math.inf), row(2, after=1e300), row(3, attempt=2**63 - 1), row(4, attempt=2**64)]
+
+    ids = await SqlLedger(database).write(rows)
+
+    found = await SqlLedger(database).unsettled("crm", "acme.crm", [digest(1), digest(2)])
+    assert [one.decision.after for one in found] == [(2**31 - 1) / 1000] * 2
+    assert ids[3] is None
+    assert all(ids[:2])
+
+
 async def test_a_write_whose_end_is_not_known_is_not_written_twice(database: Database) -> None:
     books, rows = SqlLedger(database), [row(1), row(2)]
     first = await books.write(rows[:1])
@@ -99,6 +123,51 @@ async def test_a_write_whose_end_is_not_known_is_not_written_twice(database: Dat
 
     assert (await books.write(rows))[0] == first[0]
     assert await count(database) == 2
+
+
+class Leaving:
+    """A database that goes away after some more transactions."""
+
+    def __init__(self, database: Database, after: int) -> None:
+        self.is_sqlite = database.is_sqlite
+        self.left = after
+        self._database = database
+
+    def begin(self, **options: Any) -> Any:
+        if not self.left:
+            raise DatabaseDown("it is away")
+        self.left -= 1
+        return self._database.begin(**options)
+
+
+@pytest.mark.parametrize("after", [2, 4, 6])
+async def test_what_was_written_around_a_refused_row_before_a_fault_is_not_written_twice(
+    database: Database, after: int
+) -> None:
+    leaving: Any = Leaving(database, after)
+    books = SqlLedger(leaving)
+    rows = [row(n, attempt=None if n == 5 else 1) for n in range(8)]
+    with pytest.raises(LedgerError):
+        await books.write(rows)
+    before = await count(database)
+    leaving.left = -1
+
+    ids = await books.write(rows)
+
+    async with database.reading() as connection:
+        named = {one.id: one.record_id for one in await connection.execute(select(ledger))}
+    assert before > 0
+    assert [named.get(number or 0) for number in ids] == [None if n == 5 else f"action {n}" for n in range(8)]
+    assert len(named) == 7
+
+
+async def test_one_refused_row_of_many_costs_few_transactions(database: Database) -> None:
+    counting: Any = Leaving(database, -1)
+
+    ids = await SqlLedger(counting).write([row(n, attempt=None if n == 700 else 1) for n in range(1000)])
+
+    assert sum(number is None for number in ids) == 1
+    assert -1 - counting.left < 25
 
 
 async def test_a_database_that_is_away_is_an_error_of_the_ledger(postgresql_url: str) -> None:
@@ -252,6 +321,48 @@ async def test_what_is_done_stays_done(stored: Stored) -> None:
 
     assert await stored.hold("a", "1") is Hold.DONE
     assert await stored.hold("b", "1", "again") is Hold.DONE
+
+
+async def test_many_claims_are_ended_by_as_many_statements_as_one(database: Database) -> None:
+    """A round trip for each would make the slowest network the limit, with the locks held."""
+    books, said = SqlLedger(database), list[str]()
+
+    @event.listens_for(database._engine.sync_engine, "before_cursor_execute")
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        said.append(statement)
+
+    counts = []
+    for many in (1, 300):
+        said.clear()
+        await books.write([row(n, claim=f"{many}/{n}") for n in range(many)])
+        counts.append(len(said))
+
+    assert counts[0] == counts[1]
+
+
+async def test_two_that_end_the_same_claims_do_not_wait_for_each_other(postgresql_url: str) -> None:
+    async with Database.opened(postgresql_url) as database:
+        keys = [str(n) for n in range(300)]
+        await SqlClaims(database).take("crm", keys, "a", LONG, "again")
+
+        async with anyio.create_task_group() as tasks:
+            for order in (keys, keys[::-1]):
+                rows = [row(n, claim=key, target_id=None) for n, key in enumerate(order)]
+                tasks.start_soon(SqlLedger(database).write, rows)
+
+        held = await SqlClaims(database).take("crm", keys, "a", LONG, "again")
+        assert {one.hold for one in held.values()} == {Hold.DONE}
+
+
+async def test_in_memory_one_that_is_not_done_keeps_no_other() -> None:
+    memory = MemoryLedger(lambda: 0.0)
+    await memory.take("crm", ["stuck"], "a", LONG, "park")
+
+    for n in range(KEPT + 500):
+        await memory.write([row(n, claim=str(n), unsettled=False)])
+
+    held = await memory.take("crm", ["stuck", "0", str(KEPT + 499)], "b", LONG, "park")
+    assert [one.hold for one in held.values()] == [Hold.ELSEWHERE, Hold.OURS, Hold.DONE]
 
 
 async def test_a_claim_that_was_let_go_of_is_free(stored: Stored) -> None:

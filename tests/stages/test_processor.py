@@ -1,6 +1,8 @@
 """Pipelines without batches: what becomes of a message in `handle_message`."""
 
 import asyncio
+import re
+import sys
 from typing import Any
 
 import anyio
@@ -198,6 +200,34 @@ async def test_a_handler_that_cancels_itself_fails_alone(start: Start, how: str)
 
     assert line.acked == [1, 3]
     assert line.rejected == [2]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_handler_that_exits_fails_alone_and_is_told_in_a_sentence(
+    start: Start, caplog: pytest.LogCaptureFixture, grouped: bool
+) -> None:
+    class Exiting(Pipeline[Number]):
+        queue = "numbers"
+
+        async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+            if message.body.n and grouped:
+                async with anyio.create_task_group():
+                    raise SystemExit("secret")
+            if message.body.n:
+                sys.exit("secret")
+
+    line = await start(Exiting)
+
+    await line.push(1, 0)
+
+    assert (line.rejected, line.acked) == ([1], [0])
+    said = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"Exiting\.handle_message failed: it wanted to end the process \(SystemExit\) in handle_message "
+        r"\(test_processor\.py:\d+\): raise an error instead",
+        said[0],
+    )
 
 
 async def test_a_handler_over_its_time_is_ended(start: Start) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from flow.batch import Batch
 from flow.batching import Batching
-from flow.errors import ConfigError
+from flow.errors import ConfigError, LedgerError
 from flow.message import Message, Properties
 from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
@@ -17,6 +17,7 @@ from flow.records.starts import Starts
 from tests.broker.queues import until
 from tests.messages import MemoryOrigin
 from tests.stages.conftest import Line, Number, Start, quiet
+from tests.stages.test_claims import Anything, faulty
 
 pytestmark = pytest.mark.anyio
 
@@ -187,6 +188,97 @@ async def test_a_suspect_whose_session_ends_stays_alone_and_comes_to_its_end(
     assert os.listdir(tmp_path) == []
 
 
+class Away:
+    """A journal in a database that is away."""
+
+    def __init__(self) -> None:
+        self.away = True
+        self.asked = 0
+        self.notes: list[str] = []
+
+    async def started(self, identity: Any) -> int:
+        await self._note("started")
+        return 0
+
+    async def ended(self, identities: Any) -> None:
+        await self._note("ended")
+
+    async def _note(self, what: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.asked += 1
+        if self.away:
+            raise LedgerError("it is away")
+        self.notes.append(what)
+
+
+class Brief(Numbers):
+    """Has little time for each message."""
+
+    queue = "numbers"
+    handler_timeout = 2.0
+
+
+class BriefPrepared(Prepared):
+    """The same, prepared."""
+
+    queue = "numbers"
+    handler_timeout = 2.0
+
+
+@pytest.mark.parametrize("kind", [Brief, BriefPrepared])
+async def test_a_suspect_whose_start_cannot_be_noted_waits_for_the_database(
+    start: Start, kind: type[Numbers]
+) -> None:
+    journal = Away()
+    line = await start(kind, journal=journal, ledger=True)
+    database = faulty(line)
+    database.identities = Anything()
+    pipeline: Any = line.engine.pipeline
+    line.engine.receive([delivery(line.origin, 53, 3)])
+    await until(lambda: bool(journal.asked))  # the inquiry has had its answer before
+    database.fails = "before"
+    await quiet()
+    for _ in range(20):
+        await line.advance(30.0)
+    fault = line.engine.books.fault if line.engine.books else None
+    before = list(pipeline.batches)
+    tries, journal.away, database.fails = journal.asked, False, ""
+    for _ in range(3):
+        await line.advance(30.0)
+
+    assert fault in ("it is away", "the ledger is away")
+    assert tries > 10
+    assert (before, pipeline.batches) == ([], [[53]])
+    assert journal.notes == ["started", "ended"]
+    assert line.account == {"received": 1, "delivered": 1}
+
+
+async def test_a_drain_gives_a_suspect_back_that_waits_for_the_database(start: Start) -> None:
+    line = await start(Numbers, journal=Away(), ledger=True)
+    line.engine.receive([delivery(line.origin, 53, 3), delivery(line.origin, 54, 3)])
+    await quiet()
+
+    hung = await line.engine.drain(0.4)
+
+    assert (hung, sorted(line.released)) == (0, [53, 54])
+
+
+async def test_a_folder_that_fails_guards_nothing_and_says_so(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Starts(tmp_path / "state")
+    line = await start(Numbers, journal=journal)
+    (tmp_path / "state").rmdir()
+
+    await received(line, delivery(line.origin, 1, 3))
+
+    pipeline: Any = line.engine.pipeline
+    assert pipeline.batches == [[1]]
+    assert (
+        "crash loops are not guarded now: the state folder fails (No such file or directory)" in caplog.text
+    )
+
+
 async def test_without_a_journal_nobody_is_a_suspect(start: Start) -> None:
     line = await start(Numbers)
     pipeline: Any = line.engine.pipeline
@@ -194,6 +286,23 @@ async def test_without_a_journal_nobody_is_a_suspect(start: Start) -> None:
     await received(line, delivery(line.origin, 1, 9), delivery(line.origin, 2, 0))
 
     assert pipeline.batches == [[1, 2]]
+
+
+async def test_starts_of_long_ago_are_cleared_and_those_that_end_meanwhile_are_no_fault(
+    tmp_path: Path,
+) -> None:
+    await Starts(tmp_path).started("one")
+    await Starts(tmp_path).started("other")
+    old = tmp_path / os.listdir(tmp_path)[0]
+    os.utime(old, (0, 0))
+    (tmp_path / "gone.started").symlink_to(
+        "nowhere"
+    )  # there when the folder is read, and not when it is looked at
+
+    Starts(tmp_path)
+
+    assert not old.exists()
+    assert len(os.listdir(tmp_path)) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ class World:
         """Let the engine know that the broker knows of what it was told, if it does."""
         books, session = self.engine.books, self.session
         if books is not None and session is not None and not session.under_way:
-            books.commit.confirm(books.commit.take(session))
+            books.commit.arrived(session, books.commit.unconfirmed().get(session, 0))
 
     # Time
 

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from sqlalchemy import select
 
 from flow.batch import Batch
 from flow.batching import Batching
@@ -14,6 +15,11 @@ from flow.message import Message
 from flow.outcome import Decision, Outcome, Reject, Retry, Skip
 from flow.pipeline import Pipeline
 from flow.ratelimit import RateLimit
+from flow.records.claims import SqlClaims
+from flow.records.database import Database
+from flow.records.ledger import SqlLedger
+from flow.records.memory_ledger import MemoryLedger
+from flow.records.tables import ledger
 from flow.trial.rehearsal import Rehearsal
 from flow.trial.trial import Trial
 
@@ -73,10 +79,10 @@ class Ledger:
 
 
 async def tried(
-    pipeline: Pipeline[Any, Any], numbers: Sequence[int], settled: Any, window: int = 100
+    pipeline: Pipeline[Any, Any], numbers: Sequence[int], settled: Any, window: int = 100, store: Any = None
 ) -> Trial:
     """Run *numbers* through *pipeline*."""
-    trial = Trial(pipeline, window, settled)
+    trial = Trial(pipeline, window, settled, store)
 
     async def feed(trial: Trial) -> None:
         for n in numbers:
@@ -105,6 +111,44 @@ async def test_every_outcome_is_told_once_and_nothing_is_tried_twice() -> None:
     assert sorted(pipeline.handled) == [1, 2, 3, 4, 10, 11]
     assert str(trial.account).startswith("received 6 = 1 delivered + 1 skipped + 3 retrying + 1 parked")
     assert not pipeline.open
+
+
+async def test_what_is_written_down_is_settled_and_not_kept(database: Database) -> None:
+    """There is no broker that could deliver it again."""
+    books = SqlLedger(database)
+
+    trial = await tried(Numbers(), [1, 2, 10, 11], Ledger(), store=(books, SqlClaims(database)))
+
+    commit = trial._engine.books.commit if trial._engine.books else None
+    async with database.reading() as connection:
+        rows = (await connection.execute(select(ledger.c.outcome, ledger.c.unsettled))).all()
+    assert sorted(map(tuple, rows)) == [
+        ("delivered", False),
+        ("parked", False),
+        ("retrying", False),
+        ("skipped", False),
+    ]
+    assert commit is not None
+    assert (commit.unconfirmed(), commit.rows) == ({}, set())
+
+
+async def test_what_was_settled_is_not_kept_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may hold millions."""
+    monkeypatch.setattr("flow.trial.trial.INTERVAL", 0.01)
+    memory = MemoryLedger()
+    trial = Trial(Numbers(), 100, Ledger(), (memory, memory))
+    left: list[int] = []
+
+    async def feed(trial: Trial) -> None:
+        trial.receive(trial.origin.message(b'{"n": 1}'))
+        while not left:
+            await anyio.sleep(0.01)
+            books = trial._engine.books
+            if trial.account.skipped and books is not None and not books.commit.unconfirmed():
+                left.append(len(memory.rows))
+
+    with anyio.fail_after(20):
+        await trial.run(feed, 1.0)
 
 
 async def test_open_batches_go_as_soon_as_everything_is_read() -> None:
