@@ -14,7 +14,7 @@ import anyio
 import click
 
 from flow.broker.url import BrokerUrl
-from flow.cli.embedded import Embedded, check_dev, dev_option
+from flow.cli.embedded import GONE, Embedded, check_dev, dev_option
 from flow.cli.envfile import env_file
 from flow.cli.errors import fail
 from flow.cli.logs import configure
@@ -27,7 +27,7 @@ from flow.records.database import Database
 from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 from flow.service import Service
-from flow.target import check_one, chosen
+from flow.target import check_one, check_workers, chosen
 from flow.trial.files import Dump
 from flow.worker import Worker
 
@@ -158,11 +158,7 @@ def shared(cls: type[Pipeline[Any, Any]], workers: int) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be worked by several.
     """
-    if cls.partition_key is not Pipeline.partition_key:
-        raise ConfigError(
-            f"--workers {workers} would break the order that {cls.__name__}.partition_key promises: "
-            "run it with --workers 1, and raise its concurrency"
-        )
+    check_workers(cls, workers)
     return {} if cls.rate_limit is None else {"rate_limit": cls.rate_limit.divided(workers)}
 
 
@@ -176,7 +172,9 @@ async def serve(
     async with opened(DatabaseUrl.from_environment(os.environ)) as database:
         run_options = RunOptions(**given, database=database, copy=dump.copy if dump else None)
         runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
-        code = await Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker).run()
+        told = {"unfinished": GONE} if options["dev"] else {}
+        service = Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker, **told)
+        code = await service.run()
     if dump is not None:
         dump.tell()
     return code
