@@ -282,6 +282,12 @@ WRONG_FRAMES: list[tuple[tuple[Any, ...], int, str, tuple[int, int]]] = [
         (60, 40),
     ),
     (
+        message(expiration="315360000001"),
+        406,
+        "PRECONDITION_FAILED - invalid expiration '315360000001': {{value_too_large,315360000001}}",
+        (60, 40),
+    ),
+    (
         message(expiration="9999999999999999"),
         406,
         "PRECONDITION_FAILED - invalid expiration '9999999999999999': {{value_too_large,9999999999999999}}",
@@ -454,6 +460,7 @@ async def test_a_queue_with_messages_is_not_deleted_if_empty_is_asked(broker: Pa
 
 async def test_an_exclusive_queue_is_locked_for_other_connections(broker: Party, client: Client) -> None:
     await client.declare("q", exclusive=True)
+    await client.bind("q", "amq.direct", "k")
     other = await broker.connect()
     methods = [
         Queue.Declare(queue="q", exclusive=True),
@@ -463,6 +470,7 @@ async def test_an_exclusive_queue_is_locked_for_other_connections(broker: Party,
         Queue.Purge(queue="q"),
         Queue.Delete(queue="q"),
         Queue.Bind(queue="q", exchange="amq.direct"),
+        Queue.Unbind(queue="q", exchange="amq.direct", routing_key="k"),
     ]
 
     for method in methods:
