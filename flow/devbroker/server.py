@@ -152,9 +152,11 @@ class Talk:
 
     async def _read(self, group: TaskGroup) -> None:
         connection, faults = self.connection, self._faults
+        late = self._heard + HANDSHAKE
         with suppress(*GONE):
             while not connection.ended:
-                with anyio.fail_after(HANDSHAKE if connection.state in STARTING else None):
+                patience = late - anyio.current_time() if connection.state in STARTING else None
+                with anyio.fail_after(patience):
                     chunk = await self._stream.receive(CHUNK)
                 await faults.reading.wait()
                 await self._answers_sent()

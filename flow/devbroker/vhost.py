@@ -34,6 +34,7 @@ class VirtualHost:
         """Called before the effect of everything that settles a delivery; set by who wants to know."""
         self._dying: deque[tuple[Queue, Entry, str]] = deque()
         self._burying = False
+        self._again: Alarm | None = None
         self._idle: dict[str, Alarm] = {}
         self._used: dict[str, float] = {}
 
@@ -132,14 +133,16 @@ class VirtualHost:
 
     def retry_held(self) -> None:
         """Try again to place what at-least-once dead-lettering holds."""
+        if self._again is not None and self._again.when <= self.clock.now():
+            self._again = None
         held, self.held = self.held, []
         for queue, entry, reason in held:
             if not queue.gone:
                 self.bury(queue, entry, reason)
 
     def _hold(self, dying: tuple[Queue, Entry, str]) -> None:
-        if not self.held:
-            self.clock.at(self.clock.now() + HOLD, self.retry_held)
+        if self._again is None:
+            self._again = self.clock.at(self.clock.now() + HOLD, self.retry_held)
         self.held.append(dying)
 
     def _dead_letter(self, queue: Queue, entry: Entry, reason: str) -> bool:

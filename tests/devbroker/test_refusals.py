@@ -281,6 +281,15 @@ WRONG_FRAMES: list[tuple[tuple[Any, ...], int, str, tuple[int, int]]] = [
         "PRECONDITION_FAILED - invalid expiration '5x': {{leftover_string,\"x\"}}",
         (60, 40),
     ),
+    *(
+        (
+            message(headers={name: value}),
+            406,
+            f'PRECONDITION_FAILED - invalid message: {{{{unacceptable_type_in_header,"{name}",{kind}}}}}',
+            (60, 40),
+        )
+        for name, value, kind in [("CC", "a2", "longstr"), ("BCC", 5, "byte"), ("CC", None, "void")]
+    ),
     (
         message(expiration="315360000001"),
         406,
