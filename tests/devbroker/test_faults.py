@@ -105,6 +105,8 @@ async def test_a_lost_ack_brings_the_message_again(dev: DevBroker, client: Clien
 
 
 async def test_a_delivery_is_duplicated_and_marked_redelivered(dev: DevBroker, client: Client) -> None:
+    told: list[tuple[bytes, str]] = []
+    dev.watch(lambda _, message, how: told.append((message.body, how)))
     dev.faults.duplicate_delivery(2)
     for body in (b"1", b"2", b"3"):
         await client.confirmed(body, "q")
@@ -123,6 +125,7 @@ async def test_a_delivery_is_duplicated_and_marked_redelivered(dev: DevBroker, c
     seen = [(one.body, one.method.redelivered, one.method.delivery_tag) for one in found]
     assert seen == [(b"1", False, 1), (b"2", False, 2), (b"2", True, 3), (b"3", False, 4)]
     assert dev.faults.struck == ["a delivery duplicated"]
+    assert told[:3] == [(b"1", "ack"), (b"2", "duplicate"), (b"2", "ack")]
     assert dev.lengths() == {"q": 0}
 
 
