@@ -36,15 +36,18 @@ class Service:
         ops_host: str = "127.0.0.1",
         ops_port: int | None = 9300,
         worker: Worker | None = None,
+        unfinished: str = "unfinished messages go back to their queues",
     ) -> None:
         """Serve metrics and health on *ops_host* and *ops_port* (0: a free one; None: not at all).
 
-        A *worker* serves nothing: it reports to its supervisor.
+        A *worker* serves nothing: it reports to its supervisor. *unfinished* says what becomes of messages
+        when a second signal ends it at once.
         """
         self._runners = runners
         self._ops_host = ops_host
         self._ops_port = ops_port
         self._worker = worker
+        self._unfinished = unfinished
         self._stopping = False
         self._errors: list[BaseException] = []
 
@@ -119,7 +122,7 @@ class Service:
             if self._stopping and self._worker is not None:
                 continue  # it came to all processes of a group; when to end at once, the supervisor decides
             if self._stopping:
-                log.error("%s again: ending at once, unfinished messages go back to their queues", name)
+                log.error("%s again: ending at once, %s", name, self._unfinished)
                 os._exit(128 + number)
             log.info("%s: finishing what was received", name)
             self.stop()

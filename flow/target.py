@@ -70,6 +70,19 @@ def distinct(classes: Iterable[PipelineClass]) -> list[PipelineClass]:
     return list(found.values())
 
 
+def check_workers(cls: type[Pipeline[Any, Any]], workers: int) -> None:
+    """Check that so many *workers*, processes on the same queue, can run *cls*.
+
+    Raises:
+        ConfigError: they would break an order that it promises.
+    """
+    if workers > 1 and cls.partition_key is not Pipeline.partition_key:
+        raise ConfigError(
+            f"--workers {workers} would break the order that {cls.__name__}.partition_key promises: "
+            "run it with --workers 1, and raise its concurrency"
+        )
+
+
 def check_one(classes: Sequence[PipelineClass], targets: Sequence[str]) -> None:
     """Check that *targets* name one pipeline, as `--queue` wants it.
 

@@ -1,6 +1,7 @@
 """Bodies for the tests of decoding, and two ways to decode them."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,14 @@ def sample(name: str) -> bytes:
 
 def decoded(body: Any, types: tuple[Any, ...] = ALL, **limits: int) -> Message[Any]:
     message = MemoryOrigin().message(body.encode() if isinstance(body, str) else body)
-    Codec(types, **limits).decode(message)
+    codec(types, **limits).decode(message)
     return message
+
+
+@cache
+def codec(types: tuple[Any, ...], **limits: int) -> Codec:
+    """Return a codec, which takes longer to make than to use."""
+    return Codec(types, **limits)
 
 
 def refusal(body: Any, types: tuple[Any, ...] = ALL, **limits: int) -> str:

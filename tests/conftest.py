@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import settings
 
 from flow.broker.url import BrokerUrl
 from flow.records.database import Database
+from tests.examples import QUICK, USUAL
 from tests.nodes.postgresql_control import PostgreSQLControl
 from tests.nodes.postgresql_node import PostgreSQLNode
 from tests.nodes.rabbitmq_control import RabbitMQControl
@@ -20,29 +22,40 @@ from tests.nodes.rabbitmq_node import Certificate, RabbitMQNode
 from tests.targets.sqs_server import SqsServer
 
 SLOW = (
-    "cli",
-    "demo",
-    "end_to_end",
-    "faults",
-    "plumbing/test_outbox.py",
-    "serving/test_browser.py",
-    "serving/test_serve.py",
-    "stages/test_schedules.py",
-    "test_docs.py",
-    "test_pytest_plugin.py",
-    "test_supervisor.py",
-    "test_typing.py",
+    "tests/cli",
+    "tests/demo",
+    "tests/end_to_end",
+    "tests/faults",
+    "tests/plumbing/test_outbox.py",
+    "tests/serving/test_browser.py",
+    "tests/serving/test_serve.py",
+    "tests/stages/test_schedules.py",
+    "tests/test_docs.py",
+    "tests/test_pytest_plugin.py",
+    "tests/test_supervisor.py",
+    "tests/test_typing.py",
 )
-"""What --quick leaves out beside what needs a server: it starts processes, or takes its time."""
+"""What --quick leaves out beside what needs a server or is marked slow: it starts processes or takes time."""
 
 # A machine with much to do is no defect of what is tested.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+settings.register_profile("patient", deadline=None, max_examples=USUAL)
+settings.register_profile("quick", settings.get_profile("patient"), max_examples=QUICK)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --quick."""
     parser.addoption("--quick", action="store_true", help="only tests that need neither a server nor time")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say how many examples there are before a file reads it."""
+    settings.load_profile("quick" if config.getoption("quick") else "patient")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --quick do not even read what is left out."""
+    place = collection_path.relative_to(config.rootpath).as_posix()
+    return True if config.getoption("quick") and place.startswith(SLOW) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -61,8 +74,7 @@ def is_quick(item: pytest.Item) -> bool:
         return False
     if "postgresql" in item.name:  # by a parameter of a fixture that takes either database
         return False
-    path = item.path.relative_to(item.config.rootpath / "tests").as_posix()
-    return not path.startswith(SLOW)
+    return item.get_closest_marker("slow") is None
 
 
 @pytest.fixture
@@ -196,11 +208,20 @@ def postgresql_url(postgresql: PostgreSQLControl, migrated: str) -> Iterator[str
     postgresql.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the tables of the records, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "records.db"
+    with start_blocking_portal() as elsewhere:
+        elsewhere.call(migrate, f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database for one test, with the tables of the records: the test runs once on each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'records.db'}"
+        return f"sqlite:///{shutil.copy(request.getfixturevalue('sqlite_template'), tmp_path)}"
     url: str = request.getfixturevalue("postgresql_url")
     return url
 

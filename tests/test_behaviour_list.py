@@ -4,6 +4,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -32,12 +33,15 @@ def listed() -> set[tuple[str, str]]:
     return {(name, f"{file}::{test}") for name, _, proof in rows() for file, test in TEST.findall(proof)}
 
 
-def every_test() -> Iterator[tuple[str, str]]:
-    """Yield every test with its docstring."""
+@cache
+def every_test() -> list[tuple[str, str]]:
+    """Return every test with its docstring."""
+    found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                yield f"{path.relative_to(ROOT)}::{node.name}", ast.get_docstring(node) or ""
+                found.append((f"{path.relative_to(ROOT)}::{node.name}", ast.get_docstring(node) or ""))
+    return found
 
 
 def claimed() -> set[tuple[str, str]]:

@@ -22,7 +22,8 @@ from flow.errors import ConfigError
 from flow.outcome import Reject, Retry
 from flow.schema import ActionMessage, Contact, EventMessage, PersonalInfo, Supporter
 from flow.settings import Settings, load
-from tests.bodies import changed, sample
+from tests.bodies import changed, codec, sample
+from tests.examples import examples
 from tests.messages import MemoryOrigin
 
 RECIPIENT, SENDER, STRANGER = (PrivateKey(bytes([number]) * 32) for number in (1, 2, 3))
@@ -57,7 +58,7 @@ def boxed(
 
 def read(body: Any) -> Any:
     delivery = MemoryOrigin().message(body)
-    Codec((ActionMessage, EventMessage)).decode(delivery)
+    codec((ActionMessage, EventMessage)).decode(delivery)
     return delivery.body
 
 
@@ -163,7 +164,7 @@ def test_a_subclass_gets_its_own_fields_out_of_the_box(store: KeyStore) -> None:
     old=st.booleans(),
     others=st.integers(0, 3),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_what_a_sender_boxes_is_what_is_read(
     person: dict[str, str | None], padded: bool, old: bool, others: int
 ) -> None:
@@ -179,7 +180,7 @@ def test_what_a_sender_boxes_is_what_is_read(
 
 
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7), part=st.sampled_from(["payload", "nonce"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_box_that_was_tampered_with_stays_closed(place: int, bit: int, part: str) -> None:
     info = boxed(PERSON)
     raw = bytearray(decoded(info[part]) or b"")

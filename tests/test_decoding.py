@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flow.codec import Codec, depth
+from flow.codec import depth
 from flow.errors import DecodeError
 from flow.outcome import Skip
 from flow.schema import ActionMessage, EventMessage, IdsMessage
-from tests.bodies import ALL, IDS, NAMES, changed, decoded, places, refusal, sample
+from tests.bodies import ALL, IDS, NAMES, changed, codec, decoded, places, refusal, sample
 from tests.messages import MemoryOrigin
 
 
@@ -70,7 +70,7 @@ JSON = st.recursive(
 def outcome_is_allowed(raw: bytes, types: tuple[Any, ...]) -> None:
     message = MemoryOrigin().message(raw)
     try:
-        Codec(types).decode(message)
+        codec(types).decode(message)
     except (DecodeError, Skip):
         assert message.body is None
     else:

@@ -16,6 +16,7 @@ async def measured(lag: LoopLag, count: int) -> None:
             await anyio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_a_blocked_loop_is_measured_and_a_free_one_is_not_late() -> None:
     lag = LoopLag()
     lag.start()

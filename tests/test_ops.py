@@ -262,6 +262,7 @@ async def test_it_ends_promptly_with_idle_connections_open() -> None:
         await half.aclose()
 
 
+@pytest.mark.slow
 async def test_it_ends_promptly_when_nobody_reads_the_answer() -> None:
     metrics = PipelineMetrics("crm")
     for number in range(1500):

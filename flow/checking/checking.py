@@ -27,9 +27,13 @@ def check_targets(
     environment: Mapping[str, str],
     tell: Tell,
     *,
+    workers: int = 1,
     strict: bool,
 ) -> list[PipelineClass]:
-    """Check what needs no broker; return the classes, with the *options*, that could be run."""
+    """Check what needs no broker; return the classes, with the *options*, that could be run.
+
+    *workers* is the number of processes that would run them.
+    """
     runnable = []
     all_classes: list[PipelineClass] = []
     for target in targets:
@@ -43,7 +47,7 @@ def check_targets(
             if cls in all_classes:
                 continue
             all_classes.append(cls)
-            found, made = options_of(cls, options, strict=strict)
+            found, made = options_of(cls, options, workers=workers, strict=strict)
             for finding in found:
                 tell(finding)
             if made is None:

@@ -15,7 +15,7 @@ from flow.records.url import VARIABLE
 from flow.settings import Settings
 from flow.settings import load as load_settings
 from flow.sizing import CONSUMER_TIMEOUT
-from flow.target import check_one, distinct
+from flow.target import check_one, check_workers, distinct
 from flow.topology import has_retry_loop
 
 PipelineClass = type[Pipeline[Any, Any]]
@@ -32,15 +32,16 @@ EXTRAS = {
 
 
 def options_of(
-    cls: PipelineClass, options: Mapping[str, object], *, strict: bool
+    cls: PipelineClass, options: Mapping[str, object], *, workers: int = 1, strict: bool
 ) -> tuple[list[Finding], PipelineClass | None]:
     """Check options and callbacks; return the class with the *options*, or None when it cannot be run.
 
-    With *strict* a warning is wrong.
+    *workers* is the number of processes that would run it. With *strict* a warning is wrong.
     """
     try:
         made = with_options(cls, options) if options else cls
         made.check()
+        check_workers(made, workers)
     except ConfigError as error:
         return [wrong(str(error))], None
     name, warnings = cls.__name__, made.warnings()

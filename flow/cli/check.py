@@ -53,11 +53,14 @@ class Report:
 @click.option("--concurrency", type=int, envvar="FLOW_CONCURRENCY", help="As for flow run.")
 @click.option("--prefetch", type=int, envvar="FLOW_PREFETCH", help="As for flow run.")
 @click.option("--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="As for flow run.")
+@click.option("--workers", type=click.IntRange(1), default=1, envvar="FLOW_WORKERS", help="As for flow run.")
 @click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Count warnings about options as wrong.")
 @click.option(
     "--json", "as_json", is_flag=True, envvar="FLOW_CHECK_JSON", help="One JSON object on each line."
 )
-def check(targets: Sequence[str], url: str | None, strict: bool, as_json: bool, **options: Any) -> None:
+def check(
+    targets: Sequence[str], url: str | None, workers: int, strict: bool, as_json: bool, **options: Any
+) -> None:
     """Tell what is wrong with the pipelines of TARGET, their settings and their queues.
 
     Nothing is consumed, published or changed. FLOW_MANAGEMENT_URL, like https://USER:PASSWORD@HOST:15671,
@@ -66,7 +69,7 @@ def check(targets: Sequence[str], url: str | None, strict: bool, as_json: bool, 
     configure("console", "warning", tracebacks=False)
     report = Report(as_json=as_json)
     given = {name: value for name, value in options.items() if value is not None}
-    classes = check_targets(targets, given, os.environ, report, strict=strict)
+    classes = check_targets(targets, given, os.environ, report, workers=workers, strict=strict)
     try:
         text = variable(os.environ, "FLOW_AMQP_URL") if url is None else url
         broker = BrokerUrl.parse(text) if text else BrokerUrl.from_environment(os.environ)

@@ -26,6 +26,8 @@ OTHERS = {
     "reload": "--reload",
 }
 """What makes no sense with a broker that is empty at the start and gone at the end, and its flag."""
+GONE = "and the broker in memory with all that it holds"
+"""What a second signal makes of messages that are not finished."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 PipelineClass = type[Pipeline[Any, Any]]

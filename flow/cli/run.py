@@ -13,7 +13,7 @@ import anyio
 import click
 
 from flow.broker.url import BrokerUrl
-from flow.cli.embedded import Embedded, check_dev, dev_option
+from flow.cli.embedded import GONE, Embedded, check_dev, dev_option
 from flow.cli.envfile import env_file
 from flow.cli.errors import fail
 from flow.cli.logs import configure
@@ -25,7 +25,7 @@ from flow.pipeline import Pipeline
 from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 from flow.service import Service
-from flow.target import check_one, chosen
+from flow.target import check_one, check_workers, chosen
 from flow.trial.files import Dump
 from flow.worker import Worker
 
@@ -141,7 +141,7 @@ def made(
     given = {name: options[name] for name in ("queue", "concurrency", "prefetch", "retry_delay")}
     changed = {name: value for name, value in given.items() if value is not None}
     if workers > 1:
-        check_order(cls, workers)
+        check_workers(cls, workers)
     pipeline = cls.configured(os.environ, **changed)
     if workers > 1 and pipeline.rate_limit is not None:  # of the class, or as its settings say
         pipeline.rate_limit = pipeline.rate_limit.divided(workers)
@@ -150,19 +150,6 @@ def made(
             raise ConfigError(warning)
         log.warning("%s", warning)
     return pipeline
-
-
-def check_order(cls: type[Pipeline[Any, Any]], workers: int) -> None:
-    """Check that several *workers* may share the queue of *cls*.
-
-    Raises:
-        ConfigError: they would break its order.
-    """
-    if cls.partition_key is not Pipeline.partition_key:
-        raise ConfigError(
-            f"--workers {workers} would break the order that {cls.__name__}.partition_key promises: "
-            "run it with --workers 1, and raise its concurrency"
-        )
 
 
 async def serve(
@@ -175,7 +162,9 @@ async def serve(
     async with opened(DatabaseUrl.from_environment(os.environ)) as database:
         run_options = RunOptions(**given, database=database, copy=dump.copy if dump else None)
         runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
-        code = await Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker).run()
+        told = {"unfinished": GONE} if options["dev"] else {}
+        service = Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker, **told)
+        code = await service.run()
     if dump is not None:
         dump.tell()
     return code

@@ -7,7 +7,7 @@ from flow.devbroker import tables
 from flow.devbroker.errors import ChannelRefusal, ConnectionRefusal
 from flow.devbroker.tables import Table
 
-LONGEST_TIME = 4_294_967_295  # milliseconds
+LONGEST_TIME = 315_360_000_000  # milliseconds; ten years
 OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
 MODES = ("default", "lazy")
 STRATEGIES = ("at-most-once", "at-least-once")

@@ -83,6 +83,8 @@ class Channel:
                 again = Entry(entry.message, entry.place, entry.deadline)
                 again.returns = entry.returns + 1
                 consumer.unacked += 1
+                if self._vhost.watcher is not None:
+                    self._vhost.watcher(consumer.queue.name, entry.message, "duplicate")
                 self._hand_over(consumer.head, b"", consumer.queue, again, consumer, no_ack=False)
 
     def dismiss(self, consumer: Consumer) -> None:

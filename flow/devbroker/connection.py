@@ -29,12 +29,12 @@ class Connection:
         self.ended = False  # nothing more is read; what was written is sent
         self.published = False
         self.state = "greeting"
+        self.waiting = 0  # octets written and not sent
         self._clock = house.clock
         self._wake = wake
         self._drop = drop
         self._agreed = Handshake(house)
         self._rest, self._out = b"", list[bytes]()
-        self._waiting = 0  # octets written and not sent
         self._confirming: list[Confirming] = []
 
     @property
@@ -45,7 +45,7 @@ class Connection:
     @property
     def writable(self) -> bool:
         """Whether it takes more deliveries at this time."""
-        return self._waiting < FULL
+        return self.waiting < FULL
 
     @property
     def wants_cancels(self) -> bool:
@@ -57,7 +57,7 @@ class Connection:
         if not self._out:
             self._wake()
         self._out.append(frames)
-        self._waiting += len(frames)
+        self.waiting += len(frames)
 
     def take(self) -> bytes:
         """Return what is to be sent now."""
@@ -67,7 +67,7 @@ class Connection:
     def sent(self, count: int) -> None:
         """Let deliveries go on when *count* octets are with the network."""
         was_full = not self.writable
-        self._waiting -= count
+        self.waiting -= count
         if was_full and self.writable:
             for channel in list(self.channels.values()):
                 channel.wake()
@@ -109,11 +109,11 @@ class Connection:
         if was == "running":
             self._release()
 
-    def cancel_consumers(self, queue: str) -> None:
-        """Cancel the consumers of *queue*, as when the queue is gone."""
+    def cancel_consumers(self, queue: str | None) -> None:
+        """Cancel the consumers of *queue* (None: of all), as when the queue is gone."""
         for channel in self.channels.values():
             for consumer in list(channel.consumers.values()):
-                if consumer.queue.name == queue:
+                if queue in (None, consumer.queue.name):
                     consumer.queue.remove(consumer)
                     channel.dismiss(consumer)
 

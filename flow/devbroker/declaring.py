@@ -166,7 +166,10 @@ class Declarations:
         self._account.check("write", "queue", name, self._vhost.name)
         self._account.check("read", "exchange", method.exchange, self._vhost.name)
         exchange = self._vhost.exchanges.get(method.exchange)
-        if exchange is not None and exchange.unbind(name, method.routing_key, method.arguments):
+        binding = name, method.routing_key, method.arguments
+        if exchange is not None and binding in exchange.bindings:
+            self._check_owner(exchange.bindings[binding])
+            exchange.unbind(*binding)
             self._vhost.unbound(exchange)
         return QueueMethods.UnbindOk()
 

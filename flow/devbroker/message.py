@@ -5,8 +5,11 @@ from typing import Literal
 from flow.devbroker import properties
 from flow.devbroker.tables import Table, short
 
-Settling = Literal["ack", "reject", "requeue", "return"]
-"""How a delivery was settled: what the client decided, or "return": nothing, and its channel has ended."""
+Settling = Literal["ack", "reject", "requeue", "return", "duplicate"]
+"""How a delivery was settled: what the client decided, or "return": nothing, and its channel has ended.
+
+"duplicate" settles nothing: the message was delivered a second time on purpose.
+"""
 
 
 class Message:

@@ -139,11 +139,20 @@ def expiration(found: Properties, user: str) -> float | None:
 
 
 def routing_keys(message: Message) -> tuple[Message, list[str]]:
-    """Return the message without BCC, and its routing keys: its own, and those in the headers CC and BCC."""
+    """Return the message without BCC, and its routing keys: its own, and those in the headers CC and BCC.
+
+    Raises:
+        ChannelRefusal: one of these is no list.
+    """
     if not any(name in message.properties for name in COPIED):
         return message, [message.key]
     found = properties.cut(message.properties)
     headers = properties.headers(found)
+    for name in ("CC", "BCC"):
+        value = headers.get(name)
+        if value is not None and value[:1] != b"A":
+            why = f'{{unacceptable_type_in_header,"{name}",{tables.kind(value)}}}'
+            raise ChannelRefusal(406, f"invalid message: {why}")
     keys = [message.key, *deadletter.copies(headers), *deadletter.copies(headers, "BCC")]
     if headers.pop("BCC", None) is not None:
         found[properties.HEADERS] = tables.write_table(headers)

@@ -31,10 +31,10 @@ class Exchange(Generic[Q]):
         self.bindings[name, key, arguments] = queue
         self._routes.clear()
 
-    def unbind(self, name: str, key: str, arguments: bytes) -> bool:
-        """Take a binding away; return whether there was one."""
+    def unbind(self, name: str, key: str, arguments: bytes) -> None:
+        """Take a binding away."""
         self._routes.clear()
-        return self.bindings.pop((name, key, arguments), None) is not None
+        del self.bindings[name, key, arguments]
 
     def forget(self, name: str) -> bool:
         """Take all bindings of a queue away; return whether there were any."""

@@ -11,12 +11,13 @@ from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 from flow.devbroker import wire
 from flow.devbroker.accounts import Account
 from flow.devbroker.clock import Clock
-from flow.devbroker.connection import Connection
+from flow.devbroker.connection import FULL, Connection
 from flow.devbroker.faults import Faults
 from flow.devbroker.message import Message
 from flow.devbroker.vhost import VirtualHost, Watcher
 
 CHUNK = 1 << 18  # octets read at once
+MOST = 4 * FULL  # octets waiting to be sent, above which nothing more is read
 STARTING = ("greeting", "handshake")
 HANDSHAKE = 10.0  # seconds until a client must have opened its connection
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class DevBroker:
         self.heartbeat = heartbeat
         self.clock = Clock()
         self.connections: set[Connection] = set()
-        self.faults = Faults(self.connections)
+        self.faults = Faults(self.connections, self.clock)
         self.accounts = {"guest": Account("guest", "guest", everywhere=True)}
         self._vhosts = {"/": VirtualHost("/", self.clock)}
         self._running = AsyncExitStack()
@@ -87,7 +88,10 @@ class DevBroker:
         return list(self._vhosts[vhost].queues[queue])
 
     def watch(self, watcher: Watcher | None, vhost: str = "/") -> None:
-        """Call *watcher* with queue, message and ack, reject, requeue or return for all that is settled."""
+        """Call *watcher* with queue, message and ack, reject, requeue or return for all that is settled.
+
+        And with duplicate for what a fault delivers twice.
+        """
         self._vhosts[vhost].watcher = watcher
 
     async def __aenter__(self) -> "DevBroker":
@@ -129,6 +133,8 @@ class Talk:
         self._scope = anyio.CancelScope()
         self._heard = anyio.current_time()
         self._beating = False
+        self._sent = anyio.Event()
+        self._listening = True
 
     async def run(self) -> None:
         """Read and write until one side ends it."""
@@ -146,11 +152,14 @@ class Talk:
 
     async def _read(self, group: TaskGroup) -> None:
         connection, faults = self.connection, self._faults
+        late = self._heard + HANDSHAKE
         with suppress(*GONE):
             while not connection.ended:
-                with anyio.fail_after(HANDSHAKE if connection.state in STARTING else None):
+                patience = late - anyio.current_time() if connection.state in STARTING else None
+                with anyio.fail_after(patience):
                     chunk = await self._stream.receive(CHUNK)
                 await faults.reading.wait()
+                await self._answers_sent()
                 if connection.published:
                     await faults.unblocked.wait()
                 self._heard = anyio.current_time()
@@ -173,9 +182,18 @@ class Talk:
                 if frames:
                     await self._send(frames)
                     self.connection.sent(len(frames))
+                    self._sent.set()
                 if self.connection.ended and not self._news.is_set():
                     break
         self._drop()
+
+    async def _answers_sent(self) -> None:
+        """Wait as long as the client reads so little that answers would pile up."""
+        while self.connection.waiting >= MOST:
+            self._sent = anyio.Event()
+            self._listening = False
+            await self._sent.wait()
+        self._listening = True
 
     async def _send(self, frames: bytes) -> None:
         size = self._faults.segment
@@ -190,5 +208,6 @@ class Talk:
         while True:
             await anyio.sleep(heartbeat / 2)
             self.connection.write(wire.HEARTBEAT_FRAME)
-            if self._faults.reading.is_set() and anyio.current_time() - self._heard > 2 * heartbeat:
+            deaf = not (self._listening and self._faults.reading.is_set())
+            if not deaf and anyio.current_time() - self._heard > 2 * heartbeat:
                 self._drop()

@@ -34,7 +34,9 @@ class VirtualHost:
         """Called before the effect of everything that settles a delivery; set by who wants to know."""
         self._dying: deque[tuple[Queue, Entry, str]] = deque()
         self._burying = False
+        self._again: Alarm | None = None
         self._idle: dict[str, Alarm] = {}
+        self._used: dict[str, float] = {}
 
     def place(self, kind: str, name: str) -> str:
         """Name a queue or an exchange as RabbitMQ's texts do."""
@@ -77,6 +79,7 @@ class VirtualHost:
         if queue.gone:
             return 0
         del self.queues[queue.name]
+        self._used.pop(queue.name, None)
         alarm = self._idle.pop(queue.name, None)
         if alarm is not None:
             alarm.cancel()
@@ -95,16 +98,22 @@ class VirtualHost:
         expires = queue.terms.expires
         if expires is None or queue.gone:
             return
-        if queue.name in self._idle:
-            self._idle[queue.name].cancel()
+        self._used[queue.name] = self.clock.now()
+        if queue.name not in self._idle:
+            self._watch(queue, expires)
+
+    def _watch(self, queue: Queue, expires: float) -> None:
+        """Delete *queue* when it was not used for so many seconds; one alarm, however often it is used."""
 
         def ring() -> None:
             if queue.consumers:
-                self.used(queue)
+                self._used[queue.name] = self.clock.now()
+            if self.clock.now() < self._used[queue.name] + expires:
+                self._watch(queue, expires)
             else:
                 self.delete_queue(queue)
 
-        self._idle[queue.name] = self.clock.at(self.clock.now() + expires, ring)
+        self._idle[queue.name] = self.clock.at(self._used[queue.name] + expires, ring)
 
     def bury(self, queue: Queue, entry: Entry, reason: str) -> None:
         """Send what died in *queue* to its dead-letter exchange, if it has one; one after the other."""
@@ -124,14 +133,16 @@ class VirtualHost:
 
     def retry_held(self) -> None:
         """Try again to place what at-least-once dead-lettering holds."""
+        if self._again is not None and self._again.when <= self.clock.now():
+            self._again = None
         held, self.held = self.held, []
         for queue, entry, reason in held:
             if not queue.gone:
                 self.bury(queue, entry, reason)
 
     def _hold(self, dying: tuple[Queue, Entry, str]) -> None:
-        if not self.held:
-            self.clock.at(self.clock.now() + HOLD, self.retry_held)
+        if self._again is None:
+            self._again = self.clock.at(self.clock.now() + HOLD, self.retry_held)
         self.held.append(dying)
 
     def _dead_letter(self, queue: Queue, entry: Entry, reason: str) -> bool:

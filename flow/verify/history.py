@@ -75,6 +75,8 @@ class History:
     """Calls that speak of no message."""
     received: dict[int, list[Message[Any]]] = field(default_factory=dict)
     acknowledged: set[int] = field(default_factory=set)
+    duplicated: set[int] = field(default_factory=set)
+    """What the broker delivered twice on purpose."""
 
     def tick(self) -> int:
         """Return the time of what happens now, after the faults that struck before it."""
@@ -96,6 +98,9 @@ class History:
         """Note that a delivery was settled; called by the broker."""
         number = self.names.get(message.message_id or "")
         if number is None:
+            return
+        if how == "duplicate":
+            self.duplicated.add(number)
             return
         decisions = [one.decision for one in self.received.get(number, ()) if one.decision is not None]
         when = self.tick()

@@ -9,6 +9,8 @@ from flow.verify.history import Call, Ending, History, Settled
 
 LOST, WAITING, UNDECIDED = "lost", "not settled", "undecided"
 APPLIED = (Ending.TAKEN, Ending.UNTOLD)
+GIVING_BACK = ("connection", "channel", "consumers", "an ack")
+"""How the words for faults begin that put what was delivered back into its queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +180,11 @@ def cause(number: int, earlier: Call, later: Call, history: History) -> str:
     between = [one for one in history.settlings if one.number == number and since < one.when < later.began]
     for one in between:
         if one.how in ("return", "requeue"):
-            struck = [fault.text for fault in history.struck if since < fault.when < one.when]
+            before = [fault.text for fault in history.struck if since < fault.when < one.when]
+            struck = [text for text in before if text.startswith(GIVING_BACK)]
             return f"{struck[-1] if struck else 'given back'}: the broker delivered again"
         if one.how == "reject" and one.decision is not None:
             return f"its attempt failed after the target had it: {one.decision.reason}"
+    if number in history.duplicated:
+        return "a delivery duplicated: the broker delivered twice"
     return "no fault explains it: the pipeline called twice by itself"

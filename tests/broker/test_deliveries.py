@@ -10,6 +10,7 @@ from pamqp.commands import Basic, Channel
 
 from flow.broker.frames import BrokenStream
 from tests.broker.wire import HEARTBEAT, Delivery, Line, cut, frame, raw_frame, short
+from tests.examples import examples
 
 SIZES = [0, 1, 2, 7, 8, 9, 52, 255, 256, 4087, 4088, 4089, 8175, 8176, 8177]
 names = st.text("abcXYZ019-_.:", max_size=60)  # pamqp refuses other exchanges
@@ -72,7 +73,7 @@ def interleaved(draw: st.DrawFn) -> tuple[bytes, dict[int, list[Delivery]], byte
     return b"".join(wire), expected, b"".join(passed)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(interleaved(), offsets)
 def test_any_mix_in_any_pieces_gives_the_same_messages_and_the_same_rest(
     mix: tuple[bytes, dict[int, list[Delivery]], bytes], at: list[int]
@@ -94,7 +95,7 @@ def test_any_mix_in_any_pieces_gives_the_same_messages_and_the_same_rest(
     assert b"".join(line.passed) == passed
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(interleaved())
 def test_single_bytes_give_the_same_messages_and_the_same_rest(
     mix: tuple[bytes, dict[int, list[Delivery]], bytes],
@@ -315,7 +316,7 @@ def test_content_of_one_channel_does_not_follow_the_method_of_another() -> None:
     assert len(line.messages) == 1
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.data())
 def test_corrupted_bytes_give_the_same_result_in_whatever_pieces(data: st.DataObject) -> None:
     wire = bytearray(b"".join(Delivery(tag, b"body %d" % tag).wire() for tag in (1, 2, 3)) + HEARTBEAT)

@@ -14,6 +14,7 @@ from flow.broker.settling import Settler
 from flow.errors import DecodeError
 from flow.message import Message
 from tests.broker.wire import Delivery
+from tests.examples import examples
 
 VERBS = ("ack", "reject", "release")
 
@@ -397,7 +398,7 @@ class Consuming(RuleBasedStateMachine):
 
 
 class TestConsuming(Consuming.TestCase):  # type: ignore[misc]
-    settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
 
 
 @given(st.permutations(range(1, 13)), st.lists(st.integers(1, 5), min_size=1, max_size=12))

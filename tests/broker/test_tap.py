@@ -470,6 +470,7 @@ async def test_a_broker_that_stops_within_a_delivery_is_given_up_despite_its_hea
         assert str(ended_with(connection)).startswith("The broker stopped within a delivery 0.")
 
 
+@pytest.mark.slow
 async def test_a_slow_line_is_not_silence_and_the_library_is_told_so() -> None:
     """F24: bytes are a sign of life, even if they make no whole frame for long."""
     side = Side()
@@ -488,6 +489,7 @@ async def test_a_slow_line_is_not_silence_and_the_library_is_told_so() -> None:
         await until(lambda: side.ends)
 
 
+@pytest.mark.slow
 async def test_before_anything_is_consumed_the_library_gets_what_the_broker_sends_and_no_more() -> None:
     side = Side()
     start = frame(Connection.Start(server_properties={"product": "x" * 100}), 0)  # takes over a second
@@ -679,6 +681,7 @@ async def test_a_peer_that_is_silent_after_the_handshake_of_tls_is_left_at_once(
         assert isinstance(connecting.exception(), AMQPConnectionError)
 
 
+@pytest.mark.slow
 async def test_taking_leave_in_tls_waits_two_seconds_at_most(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:

@@ -61,6 +61,21 @@ def test_a_warning_is_a_caution_and_wrong_when_strict() -> None:
     assert states == {False: ["ok", "caution"], True: ["ok", "wrong"]}
 
 
+def test_an_order_by_keys_is_not_for_several_workers() -> None:
+    class Ordered(Mine):
+        def partition_key(self, message: Message[Number]) -> int:
+            return 1
+
+    alone, made = options_of(Ordered, {}, workers=1, strict=False)
+    [shared], refused = options_of(Ordered, {}, workers=2, strict=False)
+
+    assert made is not None
+    assert {finding.state for finding in alone} == {"ok"}
+    assert refused is None
+    assert shared.state == "wrong"
+    assert shared.text.startswith("--workers 2 would break the order that Ordered.partition_key promises")
+
+
 def test_an_option_that_is_wrong_is_told() -> None:
     found, made = options_of(Mine, {"concurrency": 0}, strict=False)
 

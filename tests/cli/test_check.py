@@ -31,6 +31,7 @@ def folder(tmp_path: Path) -> str:
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "other.py").write_text(MINE)
     (tmp_path / "more.py").write_text(MINE + MINE.replace("class Mine", "class More"))
+    (tmp_path / "ordered.py").write_text(MINE + "    partition_key = Pipeline.batch_key\n")
     (tmp_path / "broken.py").write_text("class Mine:\n    raise ValueError('canary-secret')\n")
     return str(tmp_path)
 
@@ -41,6 +42,15 @@ async def checked(folder: str, *arguments: str, url: str | None = None, **more: 
 
 def states(ended: Ended) -> set[str]:
     return {line[:11].strip() for line in ended.out.splitlines()}
+
+
+async def test_as_many_workers_are_asked_about_as_would_run(folder: str) -> None:
+    shared = await checked(folder, "ordered", FLOW_WORKERS="2")
+    alone = await checked(folder, "ordered", "--workers", "1", FLOW_WORKERS="2")
+
+    sentence = "--workers 2 would break the order that Mine.partition_key promises"
+    assert sentence in shared.out
+    assert sentence not in alone.out
 
 
 async def test_everything_is_told_at_once_also_when_much_is_wrong(folder: str) -> None:

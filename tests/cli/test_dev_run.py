@@ -6,12 +6,15 @@ from pathlib import Path
 import anyio
 import pytest
 
+from flow.signals import TOGETHER
 from tests.cli.conftest import end_of, run_flow, start_flow
 
 pytestmark = pytest.mark.anyio
 
 PIPELINES = """
 from collections.abc import AsyncIterator, Sequence
+
+from anyio import sleep_forever
 
 from flow import Message, Pipeline, Retry
 from flow.schema import IdsMessage
@@ -33,6 +36,14 @@ class Many(Pipeline[IdsMessage]):
 
     async def handle_message(self, message: Message[IdsMessage]) -> None:
         print(message.queue, message.body.action_id, flush=True)
+
+
+class Endless(Pipeline[IdsMessage]):
+    queue = "endless"
+
+    async def handle_message(self, message: Message[IdsMessage]) -> None:
+        print("begun", flush=True)
+        await sleep_forever()
 
 
 class Stubborn(Pipeline[IdsMessage]):
@@ -94,6 +105,25 @@ async def test_its_end_tells_what_is_gone_with_it(here: dict[str, str]) -> None:
 
     assert ended.code == 0
     assert "the broker in memory ends, and what it held is gone: 1 in s" in ended.err
+
+
+async def test_a_second_signal_promises_nothing_that_this_broker_cannot_keep(here: dict[str, str]) -> None:
+    process = await start_flow("run", "mine:Endless", "--dev", "--no-ops", url="", **here)
+    url = await next_line(process)
+    await run_flow("push", "", "endless", url=url, stdin=BODY % 1)
+    await next_line(process)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    said = ""
+    with anyio.fail_after(30):
+        while "finishing what was received" not in said:
+            said += (await process.stderr.receive()).decode()
+    await anyio.sleep(TOGETHER)  # what comes sooner is the same request
+    ended = await end_of(process, signal.SIGINT)
+
+    assert ended.code == 130
+    assert "SIGINT again: ending at once, and the broker in memory with all that it holds" in ended.err
+    assert "go back" not in ended.err
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ async def test_heartbeats_come_when_they_are_agreed(broker: Party) -> None:
     assert isinstance(frame, Heartbeat)
 
 
+@pytest.mark.slow
 async def test_a_silent_client_is_dropped_when_heartbeats_are_agreed(broker: Party) -> None:
     client = await broker.connect(tune={"heartbeat": 1})
 

@@ -105,6 +105,8 @@ async def test_a_lost_ack_brings_the_message_again(dev: DevBroker, client: Clien
 
 
 async def test_a_delivery_is_duplicated_and_marked_redelivered(dev: DevBroker, client: Client) -> None:
+    told: list[tuple[bytes, str]] = []
+    dev.watch(lambda _, message, how: told.append((message.body, how)))
     dev.faults.duplicate_delivery(2)
     for body in (b"1", b"2", b"3"):
         await client.confirmed(body, "q")
@@ -123,6 +125,7 @@ async def test_a_delivery_is_duplicated_and_marked_redelivered(dev: DevBroker, c
     seen = [(one.body, one.method.redelivered, one.method.delivery_tag) for one in found]
     assert seen == [(b"1", False, 1), (b"2", False, 2), (b"2", True, 3), (b"3", False, 4)]
     assert dev.faults.struck == ["a delivery duplicated"]
+    assert told[:3] == [(b"1", "ack"), (b"2", "duplicate"), (b"2", "ack")]
     assert dev.lengths() == {"q": 0}
 
 
@@ -255,11 +258,111 @@ def test_a_seed_makes_a_schedule_repeatable() -> None:
     assert schedules[0] != schedules[2]
 
 
+def test_schedules_draw_whatever_costs_no_real_time() -> None:
+    kinds = {
+        text.rsplit(maxsplit=1)[0]
+        for seed in range(40)
+        for text in DevBroker().faults.schedule(seed, number=10)
+    }
+
+    assert kinds == {
+        "connection dropped before an ack",
+        "connection dropped after an ack",
+        "connection dropped at a delivery",
+        "connection closed with 320 before an ack",
+        "connection closed with 320 after an ack",
+        "channel closed with 406 before an ack",
+        "channel closed with 406 after an ack",
+        "an ack lost",
+        "a delivery duplicated",
+        "consumers cancelled at a delivery",
+        "the clock moved on by 60 s before an ack",
+        "the clock moved on by 60 s after an ack",
+        "confirms late at a publish",
+        "publishers blocked at a publish",
+        "tiny segments at a delivery",
+    }
+
+
+def scheduled(dev: DevBroker, words: str) -> None:
+    """Set the fault of these *words* at its next moment, by a seed that draws it."""
+    for seed in range(1000):
+        if dev.faults.schedule(seed, number=1, within=1)[0].startswith(words):
+            return
+        dev.faults.clear()
+    raise AssertionError(f"no seed draws {words}")
+
+
+async def test_scheduled_late_confirms_come_when_the_clock_has_moved(dev: DevBroker, client: Client) -> None:
+    scheduled(dev, "confirms late")
+    await client.publish(b"1", "q")
+    assert await client.nothing()
+
+    dev.clock.advance(6)
+    late = await client.receive()
+    at_once = await client.confirmed(b"2", "q")
+
+    assert (late.name, late.delivery_tag) == ("Basic.Ack", 1)
+    assert at_once.delivery_tag == 2
+    assert dev.faults.struck == ["confirms late at a publish"]
+
+
+async def test_scheduled_blocking_ends_when_the_clock_has_moved(dev: DevBroker, client: Client) -> None:
+    scheduled(dev, "publishers blocked")
+
+    await client.publish(b"1", "q")
+    blocked = await client.receive(0)
+    dev.clock.advance(6)
+    unblocked = await client.receive(0)
+    confirm = await client.receive()
+
+    assert [one.name for one in (blocked, unblocked)] == ["Connection.Blocked", "Connection.Unblocked"]
+    assert confirm.name == "Basic.Ack"
+
+
+async def test_scheduled_segments_are_tiny_for_a_while(dev: DevBroker, client: Client) -> None:
+    scheduled(dev, "tiny segments")
+    await client.consume("q")
+
+    await client.publish(b"m" * 50, "q")
+    came = [await client.receive() for _ in range(2)]
+    during = dev.faults.segment
+    dev.clock.advance(6)
+
+    assert {getattr(one, "body", None) for one in came} == {b"m" * 50, None}
+    assert (during, dev.faults.segment) == (7, None)
+
+
+async def test_scheduled_cancelling_comes_after_the_delivery(dev: DevBroker, client: Client) -> None:
+    scheduled(dev, "consumers cancelled")
+    async with await Client.connect(dev.url()) as consumer:
+        await consumer.consume("q", "t")
+        await client.confirmed(b"1", "q")
+        content, cancel = await consumer.receive(), await consumer.receive()
+
+        await client.confirmed(b"2", "q")
+
+        assert content.body == b"1"
+        assert (cancel.name, cancel.consumer_tag) == ("Basic.Cancel", "t")
+        assert dev.lengths() == {"q": 1}
+
+
+async def test_a_scheduled_jump_of_the_clock_lets_messages_grow_old(dev: DevBroker, client: Client) -> None:
+    await client.declare("short", arguments={"x-message-ttl": 59_000})
+    await client.confirmed(b"old", "short")
+    (tag,) = await held(client, 1)
+    scheduled(dev, "the clock moved on")
+
+    await client.send(Basic.Ack(tag))
+
+    await client.reach("short", 0)
+
+
 async def test_a_schedule_strikes_and_loses_nothing(dev: DevBroker, client: Client) -> None:
     """A consumer that comes back after each fault gets every message; the same seed, the same faults."""
     for number in range(40):
         await client.confirmed(b"%d" % number, "q")
-    dev.faults.schedule(7, number=6, within=20)
+    dev.faults.schedule(7, number=12, within=20)
     seen: list[bytes] = []
 
     while dev.lengths()["q"]:

@@ -1,12 +1,14 @@
 """flow itself on the devbroker: set-up, publisher, session and runner, with faults and without waiting."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 import pytest
 
 from flow.batch import Batch
 from flow.batching import Batching
+from flow.broker.backoff import Backoff
 from flow.broker.declaring import Declarer
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
@@ -55,7 +57,14 @@ async def until(condition: Callable[[], object], between: Callable[[], Awaitable
             await between()
 
 
-@pytest.mark.parametrize("seed", [None, 1, 2])
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a lost session be opened again without waiting for seconds."""
+    monkeypatch.setattr("flow.runner.Backoff", partial(Backoff, least=0.01, most=0.1))
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("seed", [None, *range(1, 9)])
 async def test_a_pipeline_settles_every_message_whatever_happens(
     devbroker: DevBroker, seed: int | None
 ) -> None:

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.anyio
 
 SHORT = 100  # milliseconds
 LONG = 60_000
+TEN_YEARS = 315_360_000_000
 LONGER = 0.3  # seconds, longer than SHORT
 QUORUM = {"x-queue-type": "quorum"}
 
@@ -32,6 +33,17 @@ async def test_a_queue_lets_go_of_what_is_too_old(
     await broker.wait(LONGER)
 
     await client.reach("q", 0)
+
+
+async def test_nothing_lives_longer_than_ten_years(client: Client) -> None:
+    await declared(client, x_message_ttl=TEN_YEARS, x_expires=TEN_YEARS)
+
+    confirm = await client.confirmed(b"1", "q", expiration=str(TEN_YEARS))
+    with pytest.raises(Closed) as refused:
+        await client.confirmed(b"2", "q", expiration=str(TEN_YEARS + 1))
+
+    assert isinstance(confirm, Basic.Ack)
+    assert "value_too_large" in refused.value.text
 
 
 async def test_a_message_lives_as_long_as_the_shorter_of_both_times(broker: Party, client: Client) -> None:

@@ -23,6 +23,7 @@ from flow.devbroker import wire
 from flow.devbroker.connection import Connection as ServerConnection
 from flow.devbroker.server import DevBroker
 from tests.devbroker.client import Client, Closed
+from tests.examples import examples
 
 HEADERS = {
     "a": 1,
@@ -64,7 +65,7 @@ HANDSHAKE = (
 OPEN = pamqp.frame.marshal(Channel.Open(), 1)
 CODES = {0, 311, 403, 404, 405, 406, 501, 502, 503, 504, 505, 530, 540, 541}
 MUTATED = 5
-CASES = 2_000  # of so many mutated frames each
+CASES = examples(2_000)  # of so many mutated frames each
 SLOWEST = 0.5  # seconds for one frame
 MEMORY = 64 << 10  # KiB that 10,000 frames may add
 
@@ -172,7 +173,7 @@ def meet(seed: int, told: Counter[str]) -> None:
 
 
 def test_mutated_frames_are_refused_and_nobody_else_notices() -> None:
-    """10,000 mutated frames, each met by a living connection; what they leave behind is bounded."""
+    """10,000 mutated frames (--quick: 1,000), each met by a living connection; what they leave is bounded."""
     told: Counter[str] = Counter()
 
     @settings(
@@ -189,15 +190,19 @@ def test_mutated_frames_are_refused_and_nobody_else_notices() -> None:
     before = getrusage(RUSAGE_SELF).ru_maxrss
     cases()
 
-    assert told["mutated"] >= 10_000
-    assert told["refused"] > 5_000
-    assert told["refused for certain"] > 1_000
+    assert told["mutated"] >= CASES * MUTATED
+    assert told["refused"] > told["mutated"] // 2
+    assert told["refused for certain"] > told["mutated"] // 10
     assert told["slow"] <= told["mutated"] // 1000  # a machine may stop for a while, the broker may not
     assert getrusage(RUSAGE_SELF).ru_maxrss - before < MEMORY
 
 
 @settings(
-    max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=examples(500),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    database=None,
 )
 @given(seed=st.integers(0, 1 << 32))
 def test_a_mutated_handshake_gets_nobody_in_by_accident(seed: int) -> None:
@@ -216,7 +221,11 @@ def test_a_mutated_handshake_gets_nobody_in_by_accident(seed: int) -> None:
 
 
 @settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=examples(300),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    database=None,
 )
 @given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=40))
 def test_frames_may_be_cut_anywhere(cuts: list[int]) -> None:

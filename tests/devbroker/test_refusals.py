@@ -281,6 +281,21 @@ WRONG_FRAMES: list[tuple[tuple[Any, ...], int, str, tuple[int, int]]] = [
         "PRECONDITION_FAILED - invalid expiration '5x': {{leftover_string,\"x\"}}",
         (60, 40),
     ),
+    *(
+        (
+            message(headers={name: value}),
+            406,
+            f'PRECONDITION_FAILED - invalid message: {{{{unacceptable_type_in_header,"{name}",{kind}}}}}',
+            (60, 40),
+        )
+        for name, value, kind in [("CC", "a2", "longstr"), ("BCC", 5, "byte"), ("CC", None, "void")]
+    ),
+    (
+        message(expiration="315360000001"),
+        406,
+        "PRECONDITION_FAILED - invalid expiration '315360000001': {{value_too_large,315360000001}}",
+        (60, 40),
+    ),
     (
         message(expiration="9999999999999999"),
         406,
@@ -454,6 +469,7 @@ async def test_a_queue_with_messages_is_not_deleted_if_empty_is_asked(broker: Pa
 
 async def test_an_exclusive_queue_is_locked_for_other_connections(broker: Party, client: Client) -> None:
     await client.declare("q", exclusive=True)
+    await client.bind("q", "amq.direct", "k")
     other = await broker.connect()
     methods = [
         Queue.Declare(queue="q", exclusive=True),
@@ -463,6 +479,7 @@ async def test_an_exclusive_queue_is_locked_for_other_connections(broker: Party,
         Queue.Purge(queue="q"),
         Queue.Delete(queue="q"),
         Queue.Bind(queue="q", exchange="amq.direct"),
+        Queue.Unbind(queue="q", exchange="amq.direct", routing_key="k"),
     ]
 
     for method in methods:

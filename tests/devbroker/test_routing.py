@@ -59,6 +59,18 @@ async def test_a_direct_exchange_compares_the_whole_key(client: Client) -> None:
     assert await client.drain("q") == [b"1"]
 
 
+async def test_capital_letters_are_other_letters(client: Client) -> None:
+    await client.exchange("x")
+    await client.declare("q")
+    await client.bind("q", "x", "a.b")
+    await client.confirm()
+
+    for key in ("a.b", "A.b", "a.B", "a.b"):
+        await client.confirmed(key.encode(), key, exchange="x")
+
+    assert await client.drain("q") == [b"a.b", b"a.b"]
+
+
 async def test_a_fanout_exchange_ignores_the_key(client: Client) -> None:
     await client.exchange("x", "fanout")
     for queue in ("q", "p"):

@@ -5,7 +5,7 @@ import pytest
 from pamqp.commands import Basic, Exchange, Queue, Tx
 
 from flow.devbroker.connection import FULL
-from flow.devbroker.server import DevBroker
+from flow.devbroker.server import CHUNK, MOST, DevBroker
 from tests.devbroker.client import Client, Closed, Content
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +38,21 @@ async def test_what_dies_at_least_once_waits_for_a_binding(devbroker: DevBroker)
         assert got.headers["x-death"][0]["reason"] == "rejected"
 
 
+async def test_bindings_that_do_not_help_leave_nothing_behind(devbroker: DevBroker) -> None:
+    async with await Client.connect(devbroker.url()) as client:
+        await reject_one(client)
+        for _ in range(30):
+            await client.bind("q", "amq.direct", "elsewhere")
+        devbroker.clock.advance(200)
+        alarms = len(devbroker.clock._alarms)
+
+        await client.declare("dead")
+        await client.bind("dead", "amq.fanout")
+
+        assert alarms < 10
+        assert (await client.take("dead")).body == b"m"
+
+
 async def test_what_dies_at_least_once_waits_for_room(devbroker: DevBroker) -> None:
     async with await Client.connect(devbroker.url()) as client:
         await client.declare("dead", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
@@ -66,6 +81,62 @@ async def test_a_client_that_does_not_read_takes_no_memory(devbroker: DevBroker)
         assert waiting > size * count - 5 * FULL - 5_000_000
         received = [await slow.receive() for _ in range(count)]
         assert all(isinstance(content, Content) and len(content.body) == size for content in received)
+
+
+async def test_a_handshake_that_trickles_in_is_given_up_all_the_same(
+    devbroker: DevBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flow.devbroker.server.HANDSHAKE", 0.3)
+
+    with anyio.fail_after(20):
+        async with await anyio.connect_tcp(devbroker.host, devbroker.port) as stream:
+            with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)):
+                await trickle(stream, b"AMQP\0\0\x09")
+
+
+async def trickle(stream: anyio.abc.SocketStream, octets: bytes) -> None:
+    """Send one octet after the other, until the broker ends it."""
+    for octet in octets:
+        await stream.send(bytes([octet]))
+        with anyio.move_on_after(0.2):
+            await stream.receive()
+    raise AssertionError("it was never given up")
+
+
+async def test_answers_that_nobody_reads_take_no_memory(devbroker: DevBroker) -> None:
+    """Returned messages, answers and confirms are not held back like deliveries: the client is not read."""
+    count = 200
+    async with await Client.connect(devbroker.url()) as slow, anyio.create_task_group() as group:
+        (connection,) = devbroker.connections
+        async with await Client.connect(devbroker.url()) as client:
+            group.start_soon(flood, slow, count)
+            with anyio.move_on_after(5):
+                while connection.waiting < MOST:  # noqa: ASYNC110 (a connection tells nobody)
+                    await anyio.sleep(0.01)
+            await client.declare("q")  # others are served
+            held = connection.waiting
+        returned = [await slow.receive() for _ in range(count)]
+
+    assert 0 < held < MOST + 2 * CHUNK
+    assert all(isinstance(content, Content) and len(content.body) == LARGE for content in returned)
+
+
+LARGE = 200_000
+
+
+async def flood(client: Client, count: int) -> None:
+    """Publish what comes back, and read nothing."""
+    for _ in range(count):
+        await client.publish(b"m" * LARGE, "nowhere", mandatory=True)
+
+
+async def test_a_queue_that_is_used_often_leaves_nothing_behind(devbroker: DevBroker) -> None:
+    async with await Client.connect(devbroker.url()) as client:
+        await client.declare("q", arguments={"x-expires": 60_000})
+        for _ in range(200):
+            await client.get("q")
+
+        assert len(devbroker.clock._alarms) < 10
 
 
 async def test_the_end_of_the_broker_is_the_end_of_its_connections() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from flow.batch import Batch, Trigger
-from flow.codec import Codec
 from flow.demo import signatures
 from flow.demo.crm_server import CrmServer
 from flow.message import Message
 from flow.outcome import Verdict
 from flow.settings import load
 from pipelines.crm import Crm, CrmSettings
+from tests.bodies import codec
 from tests.messages import MemoryOrigin
 
 TOKEN = "canary-token-5c0d"
@@ -27,7 +27,7 @@ class Desk:
     def __init__(self, pipeline: Crm) -> None:
         self.pipeline = pipeline
         self.origin = MemoryOrigin("acme.crm")
-        self.codec = Codec(Crm.message_types())
+        self.codec = codec(Crm.message_types())
 
     def message(self, body: Any, attempt: int = 1) -> Message[Any]:
         raw = body if isinstance(body, bytes) else signatures.body(body)

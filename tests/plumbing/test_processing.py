@@ -20,6 +20,7 @@ from flow.records.database import Database
 from flow.records.tables import actions, supporters
 from flow.schema import ActionMessage, EventMessage, IdsMessage
 from flow.testing.messages import message
+from tests.examples import examples
 from tests.plumbing.signature_model import Deed, Model, Org
 from tests.plumbing.signatures import define, outgoing, signature, statuses, submit, told
 
@@ -52,7 +53,7 @@ STEPS = st.lists(
     max_size=14,
 )
 WITHIN = settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     print_blob=True,

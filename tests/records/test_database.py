@@ -67,6 +67,7 @@ async def test_what_ends_well_stays_and_what_fails_is_undone(database: Database)
     assert names == ["acme"]
 
 
+@pytest.mark.slow
 async def test_several_processes_read_and_write(database: Database, database_url: str) -> None:
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
@@ -139,6 +140,7 @@ async def test_nul_in_a_text_is_a_refused_row(postgresql_url: str) -> None:
                 await connection.execute(insert(organisations).values(name="a\0b"))
 
 
+@pytest.mark.slow
 async def test_a_transaction_that_takes_too_long_ends(database_url: str) -> None:
     async with Database.opened(database_url, patience=1.0) as database:
 
@@ -173,6 +175,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 async def test_a_statement_that_is_cancelled_keeps_no_process_from_ending(database_url: str) -> None:
     with anyio.fail_after(30):
         done = await anyio.run_process([sys.executable, "-c", CANCELLED, database_url])
@@ -211,6 +214,7 @@ async def test_a_thread_that_waits_longer_than_its_loop_says_nothing(database_ur
     assert (done.stdout, done.stderr) == (b"True\n", b"")
 
 
+@pytest.mark.slow
 async def test_a_lock_that_is_not_given_back_is_a_database_that_is_down(tmp_path: Path) -> None:
     path = tmp_path / "records.db"
     async with Database.opened(f"sqlite:///{path}", patience=3.0) as database:

@@ -131,6 +131,7 @@ async def test_an_action_without_a_supporter_has_no_reference_not_even_an_empty_
     assert desk.calls == []
 
 
+@pytest.mark.slow
 async def test_right_and_wrong_answers_take_the_same_time() -> None:
     took = {}
     async with serving(pace=0.3) as browser:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from flow.devbroker.message import Message as Stored
+from flow.devbroker.properties import MESSAGE_ID, join
 from flow.outcome import DELIVERED, Decision, Outcome
 from flow.verify.history import Ending, History, Settled
 from flow.verify.review import Review, review
@@ -39,6 +41,10 @@ def answered(history: History) -> None:
     history.end(history.calls[-1], Ending.TAKEN)
 
 
+def duplicated(history: History) -> None:
+    history.settle("acme.crm", Stored(b"\0\0", join({MESSAGE_ID: b"\x01m"}), b""), "duplicate")
+
+
 TAKEN, UNTOLD, REFUSED = (call(one, 0) for one in Ending)
 ACK = settle("ack", DELIVERED)
 FOUND = call(Ending.TAKEN, 0, place="POST /search")
@@ -46,7 +52,7 @@ SEEN = call(Ending.TAKEN, 9)  # a call that shows that the double is in use
 
 
 def judged(*acts: Act, held: dict[int, str] | None = None, parked: tuple[int, ...] = ()) -> Review:
-    history = History({}, [])
+    history = History({"m": 0}, [])
     for act in acts:
         act(history)
     return review(1, history, held or {}, parked, count=1, unmarked=[], redirected=["CRM_URL"])
@@ -103,6 +109,11 @@ def test_what_is_still_on_its_way_is_no_loss() -> None:
             (TAKEN, strike("an ack lost"), settle("requeue", DELIVERED), TAKEN, ACK),
             "an ack lost: the broker delivered again",
         ),
+        (
+            (TAKEN, strike("an ack lost"), strike("tiny segments"), settle("requeue", DELIVERED), TAKEN, ACK),
+            "an ack lost: the broker delivered again",
+        ),
+        ((TAKEN, duplicated, TAKEN, ACK, ACK), "a delivery duplicated: the broker delivered twice"),
         (
             (TAKEN, settle("reject", RETRYING), TAKEN, ACK),
             "its attempt failed after the target had it: it answered 500",
