@@ -12,8 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 from yarl import URL
 
 from flow.errors import CertificateRejected, ConfigError
-from flow.options import suggestion
-from flow.options import variable as variable
+from flow.options import suggestion, variable
 
 FORM = "amqps://USER:PASSWORD@HOST/VHOST"
 PORTS = {"amqp": 5672, "amqps": 5671}

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
-from flow.broker.url import BrokerUrl, variable
+from flow.broker.url import BrokerUrl
 from flow.errors import ConfigError
+from flow.options import variable
 from flow.records.url import FORM, VARIABLE, DatabaseUrl
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -1,6 +1,7 @@
 """The broker's address: what is understood, what is refused and with which sentence."""
 
 import ssl
+import traceback
 from pathlib import Path
 
 import pytest
@@ -198,7 +199,7 @@ def test_environment_names_the_broker(environment: dict[str, str], expected: str
         ({"AMQP_URL": "amqp://localhost", "AMQP_URL_FILE": "/x"}, "AMQP_URL and AMQP_URL_FILE are both set"),
         (
             {"AMQP_URL_FILE": "/no/such/file"},
-            "AMQP_URL_FILE must name a readable text file, got /no/such/file",
+            r"^AMQP_URL_FILE names a file that cannot be read \(No such file or directory\)$",
         ),
         ({"PROCA_URL": "amqps://h/v", "PROCA_USERNAME": "u"}, "no password for user u"),
         (
@@ -210,6 +211,20 @@ def test_environment_names_the_broker(environment: dict[str, str], expected: str
 def test_environment_that_names_no_broker_is_refused(environment: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         BrokerUrl.from_environment(environment)
+
+
+@pytest.mark.parametrize("name", ["AMQP_URL_FILE", "PROCA_URL_FILE", "PROCA_PASSWORD_FILE"])
+def test_a_url_given_as_the_name_of_a_file_is_not_shown(name: str) -> None:
+    """`AMQP_URL_FILE=amqps://user:hunter2@host/v` is a slip that must not put the password into a log."""
+    environment = {"PROCA_URL": "amqps://h/v", "PROCA_USERNAME": "u", name: "amqps://user:hunter2@host/v"}
+    if name == "PROCA_URL_FILE":
+        del environment["PROCA_URL"]
+
+    with pytest.raises(ConfigError) as caught:
+        BrokerUrl.from_environment(environment)
+
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert str(caught.value) == f"{name} names a file that cannot be read (No such file or directory)"
 
 
 def test_secrets_are_read_from_files(tmp_path: Path) -> None:
