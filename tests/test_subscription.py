@@ -208,6 +208,31 @@ async def test_a_stop_waits_for_a_queue_that_is_being_added() -> None:
         assert len(peer.methods(Connection.Close)) == 1, "closed in order"
 
 
+class Deaf(Peer):
+    """Hears no request to stop consuming."""
+
+    def _answer(self, method: Any) -> Any:
+        return None if isinstance(method, Basic.Cancel) else super()._answer(method)
+
+
+async def test_a_broker_that_does_not_stop_delivering_does_not_hold_up_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is asked of it has an end, else the drain never begins."""
+    monkeypatch.setattr("flow.broker.line.REPLY", 0.3)
+    pipeline = Changing()
+
+    async with Deaf() as peer:
+        with anyio.fail_after(8):  # seconds; less than the silence after which a connection is given up
+            async with running(pipeline, peer.url.partition("?")[0]) as runner:
+                await pipeline.send.send(["a", "b"])
+                await until(lambda: runner.unready() is None)
+                await pipeline.send.send(["a"])
+                await until(lambda: peer.methods(Basic.Cancel))
+                runner.stop()
+                await runner.ended.wait()
+
+
 @pytest.mark.parametrize("running_before", [False, True], ids=["at the start", "later"])
 async def test_the_first_queue_is_lost_before_the_second_is_there(running_before: bool) -> None:
     """F15: it is no reason to begin anew with all of them."""

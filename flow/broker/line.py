@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiormq.abc import AbstractChannel
 from pamqp.commands import Basic
@@ -18,6 +18,8 @@ from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled
 from flow.message import Message
 
 REPLY = 10.0  # seconds within which the broker must answer; what got no answer is over
+
+T = TypeVar("T")
 
 Ended = Callable[["Line", BrokerError], None]
 
@@ -108,6 +110,11 @@ class Line:
         """
         await asyncio.wait({background(self._cancel())})
 
+    async def retire(self) -> None:
+        """As `cancel`, but a broker that does not answer within 10 seconds loses the connection."""
+        with suppress(BrokerError):
+            await self._answer(self._cancel())
+
     async def close(self) -> None:
         """Write what was settled, then close the channel, within 3 seconds. Never raises."""
         self._settler.flush()
@@ -134,13 +141,8 @@ class Line:
         Raises:
             ConnectionLost: the session is over, by now at the latest.
         """
-        asking = background(self._channel.queue_declare(self.queue, passive=True))
-        await asyncio.wait({asking}, timeout=REPLY)
-        if not asking.done():
-            silent = SilentBroker(f"The broker did not answer within {REPLY:g} s")
-            self._link.protocol.fail(silent)
-            raise self._link.lost(silent)
-        return result(asking, self._link.lost).message_count or 0
+        declared = await self._answer(self._channel.queue_declare(self.queue, passive=True))
+        return declared.message_count or 0
 
     async def _consume(self) -> None:
         channel, consumer = self._channel, self.consumer
@@ -159,6 +161,20 @@ class Line:
     async def _asked(self, operation: Coroutine[Any, Any, object]) -> None:
         """Wait for the answer to what is needed to consume; without it there is no line."""
         await bounded(operation, seconds=REPLY, give_up=self._link.abort, fault=self._refused)
+
+    async def _answer(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Return the broker's answer; a caller that is cancelled leaves the question open, and all else alive.
+
+        Raises:
+            ConnectionLost: there is none, and the session is over.
+        """
+        asking = background(operation)
+        await asyncio.wait({asking}, timeout=REPLY)
+        if not asking.done():
+            silent = SilentBroker(f"The broker did not answer within {REPLY:g} s")
+            self._link.protocol.fail(silent)
+            raise self._link.lost(silent)
+        return result(asking, self._link.lost)
 
     async def _cancel(self) -> None:
         await self._channel.basic_cancel(self.consumer.consumer_tag)

@@ -152,11 +152,14 @@ class Session:
         return line.consumer
 
     async def retire(self, queue: str) -> None:
-        """Consume *queue* no more; what was received of it can still be settled. Never raises."""
+        """Consume *queue* no more; what was received of it can still be settled. Never raises.
+
+        It takes 10 seconds at most: a broker that does not answer by then loses the session.
+        """
         line = self.lines.pop(queue, None)
         if line is not None:
             self._retired.append(line)
-            await line.cancel()
+            await line.retire()
 
     async def close_retired(self) -> None:
         """Close the lines that have ended, and the retired ones of which all is settled. Never raises."""
