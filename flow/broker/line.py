@@ -115,16 +115,19 @@ class Line:
         with suppress(BrokerError):
             await self._answer(self._cancel())
 
-    async def close(self) -> None:
-        """Write what was settled, then close the channel, within 3 seconds. Never raises."""
+    async def close(self) -> bool:
+        """Write what was settled, then close the channel, within 3 seconds. Never raises.
+
+        Return whether the broker answered: then it has processed all that was written before.
+        """
         self._settler.flush()
         self.end()
-        # Its answer tells that the broker has processed all that was written before.
         with suppress(BrokerError):
             await bounded(
                 self._channel.close(), seconds=CLOSE, give_up=self._link.abort, fault=self._link.lost
             )
         self._link.protocol.untap(self._channel.number)
+        return self._channel.is_closed and faults.closed_in_order(error_of(self._channel.closing))
 
     def withdraw(self, message: Message[Any]) -> None:
         """Forget a delivery that nobody has seen."""
@@ -163,7 +166,7 @@ class Line:
         await bounded(operation, seconds=REPLY, give_up=self._link.abort, fault=self._refused)
 
     async def _answer(self, operation: Coroutine[Any, Any, T]) -> T:
-        """Return the broker's answer; a caller that is cancelled leaves the question open, and all else alive.
+        """Return the broker's answer; a caller that is cancelled leaves the question open.
 
         Raises:
             ConnectionLost: there is none, and the session is over.
