@@ -16,7 +16,6 @@ from flow.cli.errors import CONFIGURATION
 from flow.cli.logs import configure
 from flow.cli.masking import printable
 from flow.errors import ConfigError
-from flow.options import variable
 
 COLOURS: dict[State, str] = {"ok": "green", "wrong": "red", "caution": "yellow", "not checked": "cyan"}
 WIDTH = max(len(state) for state in COLOURS)
@@ -69,8 +68,7 @@ def check(targets: Sequence[str], url: str | None, strict: bool, as_json: bool, 
     given = {name: value for name, value in options.items() if value is not None}
     classes = check_targets(targets, given, os.environ, report, strict=strict)
     try:
-        text = variable(os.environ, "FLOW_AMQP_URL") if url is None else url
-        broker = BrokerUrl.parse(text) if text else BrokerUrl.from_environment(os.environ)
+        broker = BrokerUrl.from_environment(os.environ) if url is None else BrokerUrl.parse(url)
     except ConfigError as error:
         report(wrong(str(error)))
         report(unchecked("the broker and its queues: it has no address"))

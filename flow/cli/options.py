@@ -8,7 +8,6 @@ import click
 
 from flow.broker.url import BrokerUrl
 from flow.errors import ConfigError
-from flow.options import variable
 from flow.records.url import FORM, VARIABLE, DatabaseUrl
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,6 +62,4 @@ def _broker_url(context: click.Context, _: click.Parameter, value: str | None) -
         if value is not None:
             raise click.UsageError("--dev does not go with --amqp-url: it brings its own broker")
         return None
-    if value is None:
-        value = variable(os.environ, "FLOW_AMQP_URL") or None
     return BrokerUrl.from_environment(os.environ) if value is None else BrokerUrl.parse(value)

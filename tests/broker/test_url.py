@@ -195,6 +195,7 @@ def test_environment_names_the_broker(environment: dict[str, str], expected: str
     ("environment", "sentence"),
     [
         ({}, "No broker is named: set AMQP_URL or PROCA_URL"),
+        ({"AMQP_URL": "", "FLOW_AMQP_URL": "http://x"}, "must begin with amqp:// or amqps://"),
         ({"PROCA_USERNAME": "u"}, "PROCA_USERNAME is set, but no broker is: set AMQP_URL or PROCA_URL"),
         ({"AMQP_URL": "amqp://localhost", "AMQP_URL_FILE": "/x"}, "AMQP_URL and AMQP_URL_FILE are both set"),
         (
@@ -237,6 +238,24 @@ def test_secrets_are_read_from_files(tmp_path: Path) -> None:
     }
 
     assert BrokerUrl.from_environment(environment).password == " p w"
+
+
+def test_a_file_is_read_again_when_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """F46: a file that is being written, or was taken away, changes nothing."""
+    password = tmp_path / "password"
+    password.write_text("old")
+    environment = {"PROCA_URL": "amqps://u@h/v", "PROCA_PASSWORD_FILE": str(password)}
+    url = BrokerUrl.from_environment(environment)
+
+    password.write_text("new")
+    second = url.again()
+    password.write_text("")
+    third = second.again()
+    password.write_text("newest")
+
+    assert [one.password for one in (url, second, third, third.again())] == ["old", "new", "new", "newest"]
+    assert "PROCA_PASSWORD_FILE names an empty file: the address of the broker stays" in caplog.text
+    assert BrokerUrl.parse("amqp://localhost").again() == BrokerUrl.parse("amqp://localhost")
 
 
 def test_virtual_host_can_be_replaced() -> None:
