@@ -20,16 +20,33 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def variable(environment: Mapping[str, str], name: str) -> str:
-    """Return an environment variable, or the text of the file that NAME_FILE names; empty: not set."""
+    """Return an environment variable, or the text of the file that NAME_FILE names; empty: not set.
+
+    Raises:
+        ConfigError: both are set, or the file cannot be used.
+    """
     value, path = environment.get(name, ""), environment.get(f"{name}_FILE", "")
     if value and path:
         raise ConfigError(f"{name} and {name}_FILE are both set: set one of them")
-    if not path:
-        return value
+    return content(f"{name}_FILE", path) if path else value
+
+
+def content(source: str, path: str) -> str:
+    """Return the text of the file that the variable *source* names, without the newline at its end.
+
+    Raises:
+        ConfigError: it cannot be used. The path is not shown: it may be the secret itself, set by mistake.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{name}_FILE must name a readable text file, got {path}") from error
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{source} names a file that cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise ConfigError(f"{source} names a file that is not UTF-8 text") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ConfigError(f"{source} names an empty file")
+    return text
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

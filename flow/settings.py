@@ -24,6 +24,7 @@ from typing import (
 
 from flow.crypto import KeyStore
 from flow.errors import ConfigError
+from flow.options import content
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ def _value(field: _Field, source: str, text: str) -> object:
     file = source != field.variable
     path = text
     if file:
-        text = _content(source, path)
+        text = content(source, path)
     if field.kind is KeyStore:
         return _key_store(source, text, path if file else "")
     if field.choices:
@@ -247,19 +248,6 @@ def _value(field: _Field, source: str, text: str) -> object:
             pass
     shown = "" if file else f", got {text!r}"
     raise ConfigError(f"{source} must {'hold' if file else 'be'} {rule}{shown}")
-
-
-def _content(source: str, path: str) -> str:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{source} names a file that cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise ConfigError(f"{source} names a file that is not UTF-8 text") from None
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        raise ConfigError(f"{source} names an empty file")
-    return text
 
 
 def _key_store(source: str, text: str, path: str) -> KeyStore:

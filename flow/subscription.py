@@ -42,7 +42,7 @@ class Subscription:
         self._session: Session | None = None
         self._again_at: dict[str, float] = {}
         self._resting: set[str] = set()  # consumed one message at a time, as a probe
-        self._prefetch = 0  # of each queue; the same for as long as a session lasts
+        self._limiter = anyio.CapacityLimiter(AT_ONCE)
         self._changing = False  # queues are being added or consumed anew: one lost meanwhile is not the last
         self._last_lost: BrokerError | None = None  # why the last line ended while others were to come
         self._known = anyio.Event()
@@ -83,8 +83,6 @@ class Subscription:
         self._session = session
         self._again_at.clear()
         self._resting.intersection_update(self._engine.down())
-        granted = self._pipeline.granted()
-        self._prefetch = granted if self._single else shared_prefetch(granted, len(self.wanted))
         with self._change_of(session):
             errors = await self._add(session, self.wanted)
         if self.wanted and not session.lines:
@@ -123,6 +121,12 @@ class Subscription:
             return
         self._last_lost = failure
         log.error("%s: %s; its other queues go on", self._pipeline.name, failure)
+
+    @property
+    def _share(self) -> int:
+        """The prefetch of a queue that is consumed from now on."""
+        granted = self._pipeline.granted()
+        return granted if self._single else shared_prefetch(granted, len(self.wanted))
 
     def _lists(self) -> AsyncIterator[Sequence[str]]:
         return only(self._pipeline.queue) if self._single else self._pipeline.queues()
@@ -183,17 +187,18 @@ class Subscription:
         missing = [one for one in self.wanted if one not in session.lines]
         await self._add(session, [one for one in missing if self._again_at.get(one, now) <= now])
         await self._rest(session)
+        await self._resize(session)
         await session.close_retired()
 
     async def _add(self, session: Session, queues: Sequence[str]) -> list[BrokerError]:
         """Consume *queues*; return what was refused."""
         errors: list[BrokerError] = []
-        limiter = anyio.CapacityLimiter(AT_ONCE)
+        share = self._share
 
         async def add(queue: str) -> None:
             try:
-                prefetch = 1 if queue in self._resting else self._prefetch
-                async with limiter:
+                prefetch = 1 if queue in self._resting else share
+                async with self._limiter:
                     await session.add(queue, prefetch)
                 if queue in session.lines:  # else it was lost again at once
                     self.faults.pop(queue, None)
@@ -202,7 +207,9 @@ class Subscription:
                 self.faults[queue] = str(error)
                 self._again_at[queue] = anyio.current_time() + AGAIN
                 errors.append(error)
-                if not self._single and not session.failed.is_set():
+                if self._single:
+                    session.fail(error)  # who opens the next one says why, and how long that takes
+                elif not session.failed.is_set():
                     log.error("%s: %s; it is tried again in %g s", self._pipeline.name, error, AGAIN)
 
         async with anyio.create_task_group() as tasks:
@@ -227,29 +234,32 @@ class Subscription:
                     minutes,
                 )
                 self._resting.add(queue)
-                await self._again(session, queue, 1)
-        for queue in [one for one in self._resting if one not in down and one in session.lines]:
-            self._resting.discard(queue)
-            await self._again(session, queue, self._prefetch)
+                await self._again(session, queue)
+        self._resting.intersection_update(down)
 
-    async def _again(self, session: Session, queue: str, prefetch: int) -> None:
-        """Consume *queue* with another *prefetch*."""
+    async def _resize(self, session: Session) -> None:
+        """Consume anew what has less than half or more than twice its share.
+
+        So it is with many when the list has grown or shrunk, and with one that rested.
+        """
+        share = self._share
+        async with anyio.create_task_group() as tasks:
+            for queue, line in session.lines.items():
+                if queue not in self._resting and not share <= 2 * line.consumer.prefetch <= 4 * share:
+                    tasks.start_soon(self._again, session, queue)
+
+    async def _again(self, session: Session, queue: str) -> None:
+        """Consume *queue* with another prefetch."""
         await session.retire(queue)
-        if prefetch == 1:
+        if queue in self._resting:
             self._engine.give_back(queue)
-        try:
-            await session.add(queue, prefetch)
-        except ConnectionLost:
-            return  # the session has failed, or the queue is tried again
-        except BrokerError as error:
-            self.faults[queue] = str(error)
+        await self._add(session, [queue])
 
     def _look(self) -> None:
         """Let the engine and the metrics know what is consumed now."""
         lines = {} if self._session is None else self._session.lines
         self._engine.origins = [] if self._session is None else self._session.consumers
-        for queue in self._metrics.consumer_up:
-            self._metrics.consumer_up[queue] = queue in lines
+        self._metrics.consumer_up = {queue: queue in lines for queue in self.wanted}
 
 
 async def only(queue: str) -> AsyncIterator[Sequence[str]]:

@@ -28,7 +28,7 @@ WORST = (DRAINED, HUNG, CRASHED, USAGE, CONFIGURATION)
 """The exit codes of workers, the worst last."""
 AHEAD = 10.0  # seconds that the first worker goes ahead of the others, unless it consumes sooner
 HEALTHY = 60.0  # seconds after which a worker that crashes is started again soon
-PATIENCE = 5.0  # seconds beyond its own deadline until a worker is killed
+PATIENCE = 13.0  # seconds beyond its own deadline until a worker is killed; then 2 are left for the account
 
 log = logging.getLogger("flow")
 

@@ -1,6 +1,7 @@
 """What a runner counts and waits for, on a real broker."""
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import anyio
 import pytest
@@ -14,11 +15,15 @@ from flow.runner import Runner, RunOptions
 from flow.schema import IdsMessage
 from flow.topology import DEAD_QUEUE, PARK_EXCHANGE
 from tests.broker.queues import Queues, connected, until
+from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.anyio
 
 
 Start = Callable[[], Runner]
+
+
+BODY = b'{"schema": "proca:ids:1", "stage": "deliver", "actionId": 1, "actionPageId": 3, "orgId": 2}'
 
 
 class Ids(Pipeline[IdsMessage]):
@@ -126,3 +131,34 @@ async def test_without_waiting_a_missing_queue_ends_the_run(amqp_url: str) -> No
 
     with pytest.RaisesGroup(NotFound, flatten_subgroups=True):
         await runner.run()
+
+
+async def test_a_password_that_was_changed_is_read_again(
+    queues: Queues, rabbitmq: RabbitMQControl, vhost: str, tmp_path: Path
+) -> None:
+    """F46: the session lives on; the next one is opened with what the file says by then."""
+    await queues.make("ids")
+    user, file = f"changing-{vhost}", tmp_path / "url"
+    await rabbitmq.add_user(user, "old")
+    await rabbitmq.permit(user, vhost, "^$", ".*", ".*")
+    file.write_text(rabbitmq.url(vhost, user=user, password="old") + "\n")
+    url = BrokerUrl.from_environment({"FLOW_AMQP_URL_FILE": str(file)})
+    runner = Runner(Ids(), url, RunOptions(slow_retry=0.1))
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runner.run)
+            await until(lambda: runner.unready() is None)
+            await rabbitmq.change_password(user, "new")
+            await queues.fill("ids", [BODY])
+            await until(lambda: runner.account.delivered == 1)
+            await rabbitmq.close_all_connections()
+            await until(lambda: runner.metrics.reconnects["configuration"])
+            told = runner.unready()
+            file.write_text(rabbitmq.url(vhost, user=user, password="new") + "\n")
+            await until(lambda: runner.unready() is None)
+            runner.stop()
+    finally:
+        await rabbitmq.delete_user(user)
+
+    assert "refused the login of user" in str(told)

@@ -93,7 +93,7 @@ async def test_queues_come_and_go_while_running(queues: Queues, amqp_url: str) -
         await until(lambda: pipeline.seen == [("a", 1)])
         await pipeline.send.send(["b"])
         await until(lambda: ("b", 1) in pipeline.seen)
-        await until(lambda: runner.metrics.consumer_up == {"a": False, "b": True})
+        await until(lambda: runner.metrics.consumer_up == {"b": True})
         await queues.fill("a", [body(2)])
         await queues.fill("b", [body(2)])
         await until(lambda: ("b", 2) in pipeline.seen)
@@ -208,6 +208,110 @@ async def test_a_stop_waits_for_a_queue_that_is_being_added() -> None:
         assert len(peer.methods(Connection.Close)) == 1, "closed in order"
 
 
+class Wide(Changing):
+    """Would have 700 messages of one queue."""
+
+    prefetch = 700
+
+
+def windows(runner: Runner) -> dict[str, int]:
+    lines = {} if runner._session is None else runner._session.lines
+    return {queue: line.consumer.prefetch for queue, line in lines.items()}
+
+
+async def test_the_window_of_a_queue_follows_the_number_of_queues(queues: Queues, amqp_url: str) -> None:
+    """4,000 messages are shared; who has half to twice its share keeps what it has."""
+    names = [f"n{number}" for number in range(100)]
+    for name in names:
+        await queues.make(name)
+    pipeline = Wide()
+
+    async with running(pipeline, amqp_url) as runner:
+        await pipeline.send.send(["a"])
+        await until(lambda: windows(runner) == {"a": 700})
+        await pipeline.send.send(["a", *names[:9]])
+        await until(lambda: windows(runner) == {"a": 700, **dict.fromkeys(names[:9], 400)})
+        await pipeline.send.send(["a", *names[:99]])
+        await until(lambda: windows(runner) == dict.fromkeys(["a", *names[:99]], 40))
+        await queues.fill("n98", [body(1)])
+        await until(lambda: pipeline.seen == [("n98", 1)])
+        await pipeline.send.send(["a", "n98"])
+        await until(lambda: windows(runner) == {"a": 700, "n98": 700})
+        await queues.fill("n98", [body(2)])
+        await until(lambda: pipeline.seen == [("n98", 1), ("n98", 2)])
+
+    assert runner.account.delivered == runner.account.received == 2
+    assert runner.metrics.reconnects == dict.fromkeys(runner.metrics.reconnects, 0)
+
+
+class One(Pipeline[Number]):
+    """Consumes one queue for ever."""
+
+    queue = "a"
+    dead_letter = "assume"
+    down = True
+
+    async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+        if self.down:
+            raise Unavailable("closed")
+
+
+async def test_one_queue_that_cannot_be_consumed_after_a_rest_is_told_and_waited_for(
+    queues: Queues, rabbitmq: RabbitMQControl, vhost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Never alive, not consuming and silent."""
+    pipeline = One()
+    await queues.fill("a", [body(1)])
+    user = f"reader-{vhost}"
+    await rabbitmq.add_user(user, "p")
+    await rabbitmq.permit(user, vhost, "^$", ".*", ".*")
+    url = BrokerUrl.parse(rabbitmq.url(vhost, user=user, password="p"))
+    runner = Runner(pipeline, url, RunOptions(longest_hold=1.0, slow_retry=0.2))
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runner.run)
+            await until(lambda: runner.account.received == 1)
+            await rabbitmq.permit(user, vhost, "^$", ".*", "^$")
+            await until(lambda: runner.metrics.reconnects["configuration"] > 0)
+            told = str(runner.unready())
+            await rabbitmq.permit(user, vhost, "^$", ".*", ".*")
+            pipeline.down = False
+            await until(lambda: runner.account.delivered == 1)
+            runner.stop()
+    finally:
+        await rabbitmq.delete_user(user)
+
+    sentence = f"User {user} may not read the queue a"
+    assert sentence in told
+    assert f"lost its session and opens a new one: {sentence}" in caplog.text
+
+
+class Deaf(Peer):
+    """Hears no request to stop consuming."""
+
+    def _answer(self, method: Any) -> Any:
+        return None if isinstance(method, Basic.Cancel) else super()._answer(method)
+
+
+async def test_a_broker_that_does_not_stop_delivering_does_not_hold_up_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is asked of it has an end, else the drain never begins."""
+    monkeypatch.setattr("flow.broker.line.REPLY", 0.3)
+    pipeline = Changing()
+
+    async with Deaf() as peer:
+        with anyio.fail_after(8):  # seconds; less than the silence after which a connection is given up
+            async with running(pipeline, peer.url.partition("?")[0]) as runner:
+                await pipeline.send.send(["a", "b"])
+                await until(lambda: runner.unready() is None)
+                await pipeline.send.send(["a"])
+                await until(lambda: peer.methods(Basic.Cancel))
+                runner.stop()
+                await runner.ended.wait()
+
+
 @pytest.mark.parametrize("running_before", [False, True], ids=["at the start", "later"])
 async def test_the_first_queue_is_lost_before_the_second_is_there(running_before: bool) -> None:
     """F15: it is no reason to begin anew with all of them."""
@@ -265,7 +369,7 @@ async def test_what_is_lost_of_a_retired_queue_is_no_fault(queues: Queues, amqp_
         await pipeline.send.send(["a", "b"])
         await until(lambda: runner.account.received == 1)
         await pipeline.send.send(["a"])
-        await until(lambda: not runner.metrics.consumer_up["b"])
+        await until(lambda: runner.metrics.consumer_up == {"a": True})
         session = runner._session
         assert session is not None
         (retired,) = session._retired

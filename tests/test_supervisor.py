@@ -87,6 +87,32 @@ async def test_a_signal_stops_it(starts: Callable[[], str]) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+LEAVING = """
+import signal, threading, time
+asked = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: asked.set())
+open("begun", "w").close()
+asked.wait()
+time.sleep(6)  # its connections are closed, and its lifespan is left
+"""
+
+
+async def test_a_worker_has_time_to_close_and_leave_after_its_drain(starts: Callable[[], str]) -> None:
+    made = supervisor(LEAVING, shutdown_timeout=0.1)
+    codes: list[int] = []
+
+    async def run() -> None:
+        codes.append(await made.run())
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await until(Path("begun").exists)
+            made.stop()
+
+    assert codes == [0]
+
+
 def test_exit_codes_have_an_order() -> None:
     assert sorted([78, 1, 0, 2, 3], key=rank) == [0, 3, 1, 2, 78]
     assert rank(42) == rank(1)

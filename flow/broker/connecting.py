@@ -98,7 +98,7 @@ class Link:
 async def connect(
     url: BrokerUrl, *, name: str, heartbeat: int, max_body: int = 0, deadline: float = CONNECT
 ) -> Link:
-    """Open a connection under *name*, to the first address of *url* that is reached.
+    """Open a connection under *name*, to the first address of *url* that is reached, as its files say it now.
 
     One that is silent for two *heartbeat*s is ended. Bodies above *max_body* bytes are not kept.
 
@@ -109,6 +109,8 @@ async def connect(
     quiet()
     any_name()
     lost: list[ConnectionLost] = []
+    if url.read is not None:
+        url = await anyio.to_thread.run_sync(url.again)
     for one in (url, *url.alternatives):
         try:
             return await connect_to(one, name=name, heartbeat=heartbeat, max_body=max_body, deadline=deadline)

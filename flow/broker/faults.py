@@ -98,7 +98,7 @@ def lost(error: BaseException | None, reply: tuple[int, str] | None = None) -> C
         return ConnectionLost(f"The broker closed the connection: {quoted(reply[1])}")
     if isinstance(error, BrokerError):
         return ConnectionLost(str(error))
-    if isinstance(error, amqp.ChannelClosed) and error.args[-1:] != (None,):
+    if isinstance(error, amqp.ChannelClosed) and not closed_in_order(error):
         return ConnectionLost(f"The broker closed the channel: {_words(error)}")
     if isinstance(error, amqp.ConnectionClosed):
         return ConnectionLost(f"The broker closed the connection: {_words(error)}")
@@ -109,6 +109,11 @@ def lost(error: BaseException | None, reply: tuple[int, str] | None = None) -> C
     if isinstance(error, TimeoutError) or isinstance(error.__cause__ if error else None, TimeoutError):
         return ConnectionLost("The connection to the broker carries nothing any more: it timed out")
     return ConnectionLost("The connection to the broker broke off")
+
+
+def closed_in_order(error: BaseException | None) -> bool:
+    """Whether a channel ended because we asked for it, and the broker answered."""
+    return isinstance(error, amqp.ChannelClosed) and error.args[-1:] == (None,)
 
 
 def publishing(

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiormq.abc import AbstractChannel
 from pamqp.commands import Basic
@@ -18,6 +18,8 @@ from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled
 from flow.message import Message
 
 REPLY = 10.0  # seconds within which the broker must answer; what got no answer is over
+
+T = TypeVar("T")
 
 Ended = Callable[["Line", BrokerError], None]
 
@@ -108,16 +110,24 @@ class Line:
         """
         await asyncio.wait({background(self._cancel())})
 
-    async def close(self) -> None:
-        """Write what was settled, then close the channel, within 3 seconds. Never raises."""
+    async def retire(self) -> None:
+        """As `cancel`, but a broker that does not answer within 10 seconds loses the connection."""
+        with suppress(BrokerError):
+            await self._answer(self._cancel())
+
+    async def close(self) -> bool:
+        """Write what was settled, then close the channel, within 3 seconds. Never raises.
+
+        Return whether the broker answered: then it has processed all that was written before.
+        """
         self._settler.flush()
         self.end()
-        # Its answer tells that the broker has processed all that was written before.
         with suppress(BrokerError):
             await bounded(
                 self._channel.close(), seconds=CLOSE, give_up=self._link.abort, fault=self._link.lost
             )
         self._link.protocol.untap(self._channel.number)
+        return self._channel.is_closed and faults.closed_in_order(error_of(self._channel.closing))
 
     def withdraw(self, message: Message[Any]) -> None:
         """Forget a delivery that nobody has seen."""
@@ -134,13 +144,8 @@ class Line:
         Raises:
             ConnectionLost: the session is over, by now at the latest.
         """
-        asking = background(self._channel.queue_declare(self.queue, passive=True))
-        await asyncio.wait({asking}, timeout=REPLY)
-        if not asking.done():
-            silent = SilentBroker(f"The broker did not answer within {REPLY:g} s")
-            self._link.protocol.fail(silent)
-            raise self._link.lost(silent)
-        return result(asking, self._link.lost).message_count or 0
+        declared = await self._answer(self._channel.queue_declare(self.queue, passive=True))
+        return declared.message_count or 0
 
     async def _consume(self) -> None:
         channel, consumer = self._channel, self.consumer
@@ -159,6 +164,20 @@ class Line:
     async def _asked(self, operation: Coroutine[Any, Any, object]) -> None:
         """Wait for the answer to what is needed to consume; without it there is no line."""
         await bounded(operation, seconds=REPLY, give_up=self._link.abort, fault=self._refused)
+
+    async def _answer(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Return the broker's answer; a caller that is cancelled leaves the question open.
+
+        Raises:
+            ConnectionLost: there is none, and the session is over.
+        """
+        asking = background(operation)
+        await asyncio.wait({asking}, timeout=REPLY)
+        if not asking.done():
+            silent = SilentBroker(f"The broker did not answer within {REPLY:g} s")
+            self._link.protocol.fail(silent)
+            raise self._link.lost(silent)
+        return result(asking, self._link.lost)
 
     async def _cancel(self) -> None:
         await self._channel.basic_cancel(self.consumer.consumer_tag)

@@ -152,19 +152,26 @@ class Session:
         return line.consumer
 
     async def retire(self, queue: str) -> None:
-        """Consume *queue* no more; what was received of it can still be settled. Never raises."""
+        """Consume *queue* no more; what was received of it can still be settled. Never raises.
+
+        It takes 10 seconds at most: a broker that does not answer by then loses the session.
+        """
         line = self.lines.pop(queue, None)
         if line is not None:
             self._retired.append(line)
-            await line.cancel()
+            await line.retire()
 
     async def close_retired(self) -> None:
-        """Close the lines that have ended, and the retired ones of which all is settled. Never raises."""
-        settled = [line for line in self._retired if not line.consumer.outstanding]
-        ended, self._lost = [*self._lost, *settled], []
-        self._retired = [line for line in self._retired if line not in settled]
+        """Close the lines that have ended, and the retired ones of which all is settled. Never raises.
+
+        A retired line stays until the broker has answered: what it settled may not be known there before.
+        """
+        ended, self._lost = self._lost, []
         for line in ended:
             await line.close()
+        for line in [one for one in self._retired if not one.consumer.outstanding]:
+            if await line.close() and line in self._retired:
+                self._retired.remove(line)
 
     async def cancel(self) -> None:
         """Stop the deliveries; return when all that were under way are here, or the session has failed.

@@ -34,7 +34,7 @@ class Settler:
         self._write = write
         self._acked: list[Message[Any]] = []
         self._refused: list[tuple[Message[Any], int]] = []  # with the verb
-        self._unconfirmed: list[Message[Any]] = []  # written, oldest first
+        self._unconfirmed: list[Message[Any]] = []  # written, in the order of the frames
         self._scheduled = False
         self._call_soon = call_soon
         self._window = 0  # how many unsettled deliveries the broker grants to all consumers together
@@ -81,8 +81,7 @@ class Settler:
         ]
         self._unconfirmed += [message for message, verb in refused if verb == REJECT]
         if acked:
-            frames += self._acks([message.tag for message in acked])
-            self._unconfirmed += acked
+            frames += self._acks(acked)
         self._write(b"".join(frames))
 
     def end(self) -> None:
@@ -97,18 +96,22 @@ class Settler:
         message.origin.outstanding -= 1
         self.dropped += 1
 
-    def _acks(self, tags: list[int]) -> list[bytes]:
-        """Return the acknowledgements of *tags*.
+    def _acks(self, messages: list[Message[Any]]) -> list[bytes]:
+        """Return the acknowledgements of *messages*, which are unconfirmed in the order of these frames.
 
         One frame covers all below the oldest unsettled delivery, since nothing else stands open there: what
         was rejected or released is written before. It ends at a tag that is open at the broker.
         """
+        tags = [message.tag for message in messages]
         last, oldest = max(tags), next(iter(self.outstanding), None)
         if oldest is None or last < oldest:
+            self._unconfirmed += messages
             return [VERB(1, self._channel, 13, 60, ACK, last, len(tags) > 1, 0xCE)]
-        covered = [tag for tag in tags if tag < oldest]
-        frames = [VERB(1, self._channel, 13, 60, ACK, tag, 0, 0xCE) for tag in tags if tag > oldest]
-        return [*self._acks(covered), *frames] if covered else frames
+        covered = [message for message in messages if message.tag < oldest]
+        frames = self._acks(covered) if covered else []
+        later = [message for message in messages if message.tag > oldest]
+        self._unconfirmed += later
+        return frames + [VERB(1, self._channel, 13, 60, ACK, one.tag, 0, 0xCE) for one in later]
 
     def _confirm(self) -> None:
         """Forget what the broker must have processed of what was written.

@@ -1,23 +1,27 @@
 """The address of the broker: parsed with sentences of our own, shown without its password."""
 
 import ipaddress
+import logging
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from yarl import URL
 
 from flow.errors import CertificateRejected, ConfigError
-from flow.options import suggestion
-from flow.options import variable as variable
+from flow.options import suggestion, variable
 
 FORM = "amqps://USER:PASSWORD@HOST/VHOST"
 PORTS = {"amqp": 5672, "amqps": 5671}
+VARIABLES = ("FLOW_AMQP_URL", "AMQP_URL", "PROCA_URL", "PROCA_USERNAME", "PROCA_PASSWORD")
 FILES = ("cafile", "certfile", "keyfile")
+
+log = logging.getLogger("flow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class BrokerUrl:
     keyfile: Path | None = None
     alternatives: tuple["BrokerUrl", ...] = ()
     """Where else the broker is, in the order in which these are tried: the nodes of a cluster."""
+    read: "Callable[[], BrokerUrl] | None" = field(default=None, repr=False, compare=False)
+    """Reads it again; None: it cannot have changed."""
 
     @classmethod
     def parse(cls, text: str, *, user: str = "", password: str = "") -> "BrokerUrl":
@@ -65,25 +71,36 @@ class BrokerUrl:
             user=user,
             password=password,
             tls=parts.scheme == "amqps",
+            read=None,
             **files(parts),
         )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "BrokerUrl":
-        """Read AMQP_URL, or else PROCA_URL with PROCA_USERNAME and PROCA_PASSWORD; each may be NAME_FILE.
+        """Read FLOW_AMQP_URL or AMQP_URL, or else PROCA_URL with PROCA_USERNAME and PROCA_PASSWORD.
+
+        Each may be NAME_FILE. Such files are read again at each connecting, for passwords change.
 
         Raises:
             ConfigError: none of them is set, or what they say is wrong.
         """
-        url = variable(environment, "AMQP_URL")
-        if url:
-            return cls.parse(url)
-        url = variable(environment, "PROCA_URL")
-        user = variable(environment, "PROCA_USERNAME")
-        if not url:
-            named = "PROCA_USERNAME is set, but no broker is" if user else "No broker is named"
-            raise ConfigError(f"{named}: set AMQP_URL or PROCA_URL to {FORM}")
-        return cls.parse(url, user=user, password=variable(environment, "PROCA_PASSWORD"))
+        names = [one for name in VARIABLES for one in (name, f"{name}_FILE")]
+        kept = {name: environment[name] for name in names if environment.get(name)}
+        url = named(kept)
+        return replace(url, read=partial(named, kept)) if any(one.endswith("_FILE") for one in kept) else url
+
+    def again(self) -> "BrokerUrl":
+        """Return what the files say now from which the address came, or else itself. Never raises.
+
+        What cannot be used, perhaps because it is being written, changes nothing.
+        """
+        if self.read is None:
+            return self
+        try:
+            return replace(self.read(), read=self.read)
+        except ConfigError as error:
+            log.warning("%s: the address of the broker stays", error)
+            return self
 
     def full(self, *, name: str, heartbeat: int) -> str:
         """Return the URL with the password, for the client library only; *heartbeat* in seconds."""
@@ -135,6 +152,19 @@ class BrokerUrl:
         scheme = "amqps" if self.tls else "amqp"
         where = "" if self.vhost == "/" else quote(self.vhost, safe="")
         return f"{scheme}://{quote(self.user, safe='')}:***@{self.place}/{where}"
+
+
+def named(environment: Mapping[str, str]) -> BrokerUrl:
+    """Return the address that the variables of *environment* name, as `BrokerUrl.from_environment` says."""
+    url = variable(environment, "FLOW_AMQP_URL") or variable(environment, "AMQP_URL")
+    if url:
+        return BrokerUrl.parse(url)
+    url = variable(environment, "PROCA_URL")
+    user = variable(environment, "PROCA_USERNAME")
+    if not url:
+        said = "PROCA_USERNAME is set, but no broker is" if user else "No broker is named"
+        raise ConfigError(f"{said}: set AMQP_URL or PROCA_URL to {FORM}")
+    return BrokerUrl.parse(url, user=user, password=variable(environment, "PROCA_PASSWORD"))
 
 
 def split(text: str) -> SplitResult:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from flow.broker.url import BrokerUrl, variable
+from flow.broker.url import BrokerUrl
 from flow.checking.broker import check_broker, check_park, check_queue, tell_unreached
 from flow.checking.declared import (
     PipelineClass,
@@ -18,6 +18,7 @@ from flow.checking.managed import check_managed, tell_unmanaged
 from flow.checking.server import check_server
 from flow.errors import ConfigError
 from flow.management import VARIABLE
+from flow.options import variable
 from flow.target import load
 
 

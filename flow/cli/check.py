@@ -9,7 +9,7 @@ import anyio
 import click
 import msgspec
 
-from flow.broker.url import BrokerUrl, variable
+from flow.broker.url import BrokerUrl
 from flow.checking.checking import check_queues, check_targets
 from flow.checking.finding import Finding, State, unchecked, wrong
 from flow.cli.errors import CONFIGURATION
@@ -71,8 +71,7 @@ def check(
     given = {name: value for name, value in options.items() if value is not None}
     classes = check_targets(targets, given, os.environ, report, workers=workers, strict=strict)
     try:
-        text = variable(os.environ, "FLOW_AMQP_URL") if url is None else url
-        broker = BrokerUrl.parse(text) if text else BrokerUrl.from_environment(os.environ)
+        broker = BrokerUrl.from_environment(os.environ) if url is None else BrokerUrl.parse(url)
     except ConfigError as error:
         report(wrong(str(error)))
         report(unchecked("the broker and its queues: it has no address"))

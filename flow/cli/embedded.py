@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from flow.broker.url import BrokerUrl, variable
+from flow.broker.url import BrokerUrl
 from flow.cli.dev import PORT, listening
 from flow.declaration import derived
 from flow.devbroker.server import DevBroker
+from flow.options import variable
 from flow.pipeline import Pipeline
 from flow.plumbing.development import development_topology
 from flow.plumbing.setup import set_up

@@ -70,18 +70,15 @@ class Guarded(click.Group):
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """End with one sentence for every error that flow knows."""
+    """End with one sentence for every error that flow knows, also from inside of task groups."""
     try:
         yield
-    except FlowError as error:
-        fail(error)
-    except BaseExceptionGroup as group:
-        first = first_of(group)
+    except (FlowError, OSError, BaseExceptionGroup) as error:
+        first = first_of(error)
         if isinstance(first, FlowError):
             fail(first)
+        if isinstance(first, OSError) and not isinstance(first, BrokenPipeError):
+            where = f"{first.filename}: " if first.filename else ""
+            say(f"{where}{first.strerror or type(first).__name__}")
+            sys.exit(FAILED)
         raise first from None  # click knows what to do with a closed pipe or Ctrl-C
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        say(f"{error.filename or 'the file'}: {error.strerror or type(error).__name__}")
-        sys.exit(FAILED)

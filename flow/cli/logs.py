@@ -2,10 +2,14 @@
 
 import json
 import logging
+import re
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from typing import Any
+
+from flow.retries import describe
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -17,12 +21,13 @@ class ConsoleFormatter(logging.Formatter):
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
-        """Add the traceback of a callback's error when asked for."""
-        line = super().format(record)
-        error = getattr(record, "error", None)
-        if self._tracebacks and isinstance(error, BaseException):
-            line += "\n" + "".join(traceback.format_exception(error)).rstrip()
-        return line
+        """Add class and place of an error that was logged, or its traceback when asked for."""
+        record.message = text(record, whole=self._tracebacks)
+        record.asctime = self.formatTime(record, self.datefmt)
+        line = self.formatMessage(record)
+        if record.exc_info and record.exc_info[1] is not None:
+            line += f" ({describe(record.exc_info[1])})"
+        return "\n".join([line, *traces(record)]) if self._tracebacks else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -40,28 +45,50 @@ class JsonFormatter(logging.Formatter):
             "time": f"{moment}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": text(record, whole=self._tracebacks),
         } | self._worker
-        error = getattr(record, "error", None)
-        if self._tracebacks and isinstance(error, BaseException):
-            line["traceback"] = "".join(traceback.format_exception(error))
-        if record.exc_info and record.exc_info[0] is not None:
-            line["error"] = record.exc_info[0].__name__
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = describe(record.exc_info[1])
+        if self._tracebacks and (found := traces(record)):
+            line["traceback"] = "\n".join(found)
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure(style: str, level: str, *, tracebacks: bool, worker: int | None = None) -> None:
-    """Send flow's own log to standard error in *style* (console or json) from *level* on.
+def text(record: logging.LogRecord, *, whole: bool) -> str:
+    """Return the message of *record*.
 
-    Each line names the *worker*, if there is one.
+    That of asyncio shows arguments and errors, in brackets and on further lines: only for the *whole* one.
+    """
+    message = record.getMessage()
+    if record.name == "asyncio" and not whole:
+        return re.split(r"\n|<|\((?!\))", message, maxsplit=1)[0].rstrip()
+    return message
 
-    Tracebacks of callbacks are printed only when asked for: the texts of errors may quote personal data.
+
+def traces(record: logging.LogRecord) -> list[str]:
+    """Return the traceback of the error that *record* tells of, if any."""
+    error = record.exc_info[1] if record.exc_info else getattr(record, "error", None)
+    return ["".join(traceback.format_exception(error)).rstrip()] if isinstance(error, BaseException) else []
+
+
+def configure(
+    style: str, level: str, *, tracebacks: bool, worker: int | None = None, packages: Iterable[str] = ()
+) -> None:
+    """Send the log of this process to standard error in *style* (console or json).
+
+    What flow and the user's own *packages* say is written from *level* on, of all other libraries only
+    warnings: they tell of addresses that they call. Each line names the *worker*, if there is one.
+
+    Tracebacks, and what asyncio tells of tasks, are printed only when asked for: the texts of errors may
+    quote personal data.
     """
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter if style == "json" else ConsoleFormatter
     handler.setFormatter(formatter(tracebacks=tracebacks, worker=worker))
     logging.raiseExceptions = False  # a closed log pipe must not disturb consuming
-    logger = logging.getLogger("flow")
-    logger.handlers[:] = [handler]
-    logger.setLevel(level.upper())
-    logger.propagate = False
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(logging.getLevelNamesMapping()[level.upper()], logging.WARNING))
+    for name in ("flow", *packages):
+        logging.getLogger(name).setLevel(level.upper())

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from flow.broker.url import BrokerUrl, variable
+from flow.broker.url import BrokerUrl
 from flow.errors import ConfigError
 from flow.records.database import Database
 from flow.records.url import FORM, VARIABLE, DatabaseUrl
@@ -67,8 +67,6 @@ def _broker_url(context: click.Context, _: click.Parameter, value: str | None) -
         if value is not None:
             raise click.UsageError("--dev does not go with --amqp-url: it brings its own broker")
         return None
-    if value is None:
-        value = variable(os.environ, "FLOW_AMQP_URL") or None
     return BrokerUrl.from_environment(os.environ) if value is None else BrokerUrl.parse(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 import click
 
-from flow.broker.url import BrokerUrl, variable
+from flow.broker.url import BrokerUrl
 from flow.checking.organisations import State, states
 from flow.cli.errors import CONFIGURATION, FAILED, Guarded, say
 from flow.cli.masking import printable
@@ -17,6 +17,7 @@ from flow.cli.options import amqp_url
 from flow.cli.table import table
 from flow.errors import InUse
 from flow.management import VARIABLE, ManagementApi
+from flow.options import variable
 from flow.plumbing.plumbing import Plumbing
 from flow.topology import (
     ORGANISATION_PARTS,

@@ -80,7 +80,7 @@ log = logging.getLogger("flow")
     "--tracebacks",
     is_flag=True,
     envvar="FLOW_TRACEBACKS",
-    help="Log full tracebacks of callbacks; they may quote personal data.",
+    help="Log full tracebacks; they may quote personal data.",
 )
 @trial_options
 def run(
@@ -101,7 +101,13 @@ def run(
     --dry-run, --dump-only and --from try a pipeline out instead, and end by themselves.
     """
     worker = Worker.taken_from(os.environ)
-    configure(log_format, log_level, tracebacks=tracebacks, worker=None if worker is None else worker.number)
+    configure(
+        log_format,
+        log_level,
+        tracebacks=tracebacks,
+        worker=None if worker is None else worker.number,
+        packages=[target.partition(":")[0].partition(".")[0] for target in targets],
+    )
     try:
         check_dev(options)
         if worker is None and supervised(options) and not is_trial(options):

@@ -8,13 +8,14 @@ import anyio
 import click
 
 from flow.broker.declaring import Drift
-from flow.broker.url import BrokerUrl, variable
+from flow.broker.url import BrokerUrl
 from flow.checking.setup import check_set_up
 from flow.cli.check import Report
 from flow.cli.errors import CONFIGURATION, say
 from flow.cli.options import amqp_url
 from flow.cli.table import table
 from flow.management import VARIABLE
+from flow.options import variable
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import QUEUE_TYPES, Binding, Queue, QueueType, Topology
 

@@ -10,6 +10,7 @@ from flow.broker.url import BrokerUrl
 from flow.errors import BrokerError, ConnectionLost, ConsumerCancelled, NotFound
 from tests.broker.queues import Acknowledging, Queues, Received, eventually, until
 from tests.nodes.rabbitmq_control import QueueLength, RabbitMQControl
+from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
@@ -111,6 +112,33 @@ async def test_a_retired_queue_brings_nothing_more_and_is_settled_to_its_end(
     await eventually(six_are_ready)
     assert session.consumers == []
     assert len(received) == 4
+    await session.close()
+
+
+async def test_what_a_retired_queue_settled_is_unconfirmed_until_the_broker_has_closed_it(
+    url: BrokerUrl, queues: Queues, node: RabbitMQNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R27: it may come again, and must be known then."""
+    monkeypatch.setattr("flow.broker.line.CLOSE", 0.3)
+    received = Received()
+    await queues.make("a")
+    await queues.fill("a", [b"1", b"2"])
+    session = await Session.connect(url, line_lost=Losses())
+    session.begin(received)
+    await session.add("a", 4)
+    await received.reach(2)
+    await session.retire("a")
+
+    node.freeze()
+    try:
+        for message in received:
+            message.origin.ack(message)
+        await session.close_retired()  # no answer comes
+        await session.failed.wait()
+    finally:
+        node.thaw()
+
+    assert session.unconfirmed() == received
     await session.close()
 
 

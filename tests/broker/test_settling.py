@@ -293,6 +293,17 @@ def test_released_messages_are_not_remembered_as_settled() -> None:
     assert now == unconfirmed(channel) == [2, 3]
 
 
+def test_what_left_first_is_known_to_the_broker_first() -> None:
+    """One acknowledgement for the oldest overtakes those that were settled before it."""
+    channel = Channel(3)
+    settle(channel.delivered(3), ack=[3, 1])
+    assert channel.turn() == [("ack", 1), ("ack", 3)]
+
+    channel.deliver(4)  # the broker has processed the first of the two
+
+    assert unconfirmed(channel) == [3]
+
+
 def test_not_more_than_the_window_is_kept_in_memory() -> None:
     channel = Channel(4)
 

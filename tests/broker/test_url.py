@@ -1,6 +1,7 @@
 """The broker's address: what is understood, what is refused and with which sentence."""
 
 import ssl
+import traceback
 from pathlib import Path
 
 import pytest
@@ -194,11 +195,12 @@ def test_environment_names_the_broker(environment: dict[str, str], expected: str
     ("environment", "sentence"),
     [
         ({}, "No broker is named: set AMQP_URL or PROCA_URL"),
+        ({"AMQP_URL": "", "FLOW_AMQP_URL": "http://x"}, "must begin with amqp:// or amqps://"),
         ({"PROCA_USERNAME": "u"}, "PROCA_USERNAME is set, but no broker is: set AMQP_URL or PROCA_URL"),
         ({"AMQP_URL": "amqp://localhost", "AMQP_URL_FILE": "/x"}, "AMQP_URL and AMQP_URL_FILE are both set"),
         (
             {"AMQP_URL_FILE": "/no/such/file"},
-            "AMQP_URL_FILE must name a readable text file, got /no/such/file",
+            r"^AMQP_URL_FILE names a file that cannot be read \(No such file or directory\)$",
         ),
         ({"PROCA_URL": "amqps://h/v", "PROCA_USERNAME": "u"}, "no password for user u"),
         (
@@ -212,6 +214,20 @@ def test_environment_that_names_no_broker_is_refused(environment: dict[str, str]
         BrokerUrl.from_environment(environment)
 
 
+@pytest.mark.parametrize("name", ["AMQP_URL_FILE", "PROCA_URL_FILE", "PROCA_PASSWORD_FILE"])
+def test_a_url_given_as_the_name_of_a_file_is_not_shown(name: str) -> None:
+    """`AMQP_URL_FILE=amqps://user:hunter2@host/v` is a slip that must not put the password into a log."""
+    environment = {"PROCA_URL": "amqps://h/v", "PROCA_USERNAME": "u", name: "amqps://user:hunter2@host/v"}
+    if name == "PROCA_URL_FILE":
+        del environment["PROCA_URL"]
+
+    with pytest.raises(ConfigError) as caught:
+        BrokerUrl.from_environment(environment)
+
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert str(caught.value) == f"{name} names a file that cannot be read (No such file or directory)"
+
+
 def test_secrets_are_read_from_files(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("amqps://broker.example/v\n")
     (tmp_path / "password").write_text(" p w\n")
@@ -222,6 +238,24 @@ def test_secrets_are_read_from_files(tmp_path: Path) -> None:
     }
 
     assert BrokerUrl.from_environment(environment).password == " p w"
+
+
+def test_a_file_is_read_again_when_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """F46: a file that is being written, or was taken away, changes nothing."""
+    password = tmp_path / "password"
+    password.write_text("old")
+    environment = {"PROCA_URL": "amqps://u@h/v", "PROCA_PASSWORD_FILE": str(password)}
+    url = BrokerUrl.from_environment(environment)
+
+    password.write_text("new")
+    second = url.again()
+    password.write_text("")
+    third = second.again()
+    password.write_text("newest")
+
+    assert [one.password for one in (url, second, third, third.again())] == ["old", "new", "new", "newest"]
+    assert "PROCA_PASSWORD_FILE names an empty file: the address of the broker stays" in caplog.text
+    assert BrokerUrl.parse("amqp://localhost").again() == BrokerUrl.parse("amqp://localhost")
 
 
 def test_virtual_host_can_be_replaced() -> None:

@@ -1,5 +1,6 @@
 import os
 import re
+import shlex
 import signal
 import stat
 import sys
@@ -121,6 +122,23 @@ async def test_lines_that_are_no_json_are_named_by_their_number_and_kept(
     assert [one.body for one in entries(kept)] == [b'{"name": "Secret"', b"\xff"]
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert sorted(await bodies_of(url, "acme.crm", 2)) == [b'{"a": 1}', b'{"a": 2}']
+
+
+async def test_a_report_that_cannot_be_written_is_told_in_one_sentence(amqp_url: str, tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.write_bytes(b'{"name": "Secret"\n' * 2000)
+    nothing_more = "ulimit -f 0; exec " + shlex.join(
+        [sys.executable, "-m", "flow", "push", *TARGET, str(lines), "--lines", "--unconfirmed", "kept"]
+    )
+
+    with anyio.fail_after(60):
+        ended = await anyio.run_process(
+            nothing_more, check=False, stdout=PIPE, stderr=PIPE, env=surroundings(amqp_url), cwd=tmp_path
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr.decode().splitlines()[-1] == "flow: File too large"
+    assert b"Traceback" not in ended.stderr
 
 
 async def test_raw_lines_are_pushed_as_they_are(amqp_url: str, url: BrokerUrl) -> None:

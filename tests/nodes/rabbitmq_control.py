@@ -81,6 +81,11 @@ class RabbitMQControl:
         function = "rabbit_auth_backend_internal:add_user"
         await self.evaluate(f"{function}({binary(user)}, {binary(password)}, {binary('flow')})")
 
+    async def change_password(self, user: str, password: str) -> None:
+        """Let *user* log in with another password; open connections live on."""
+        function = "rabbit_auth_backend_internal:change_password"
+        await self.evaluate(f"{function}({binary(user)}, {binary(password)}, {binary('flow')})")
+
     async def delete_user(self, user: str) -> None:
         """Remove an account."""
         await self.evaluate(f"rabbit_auth_backend_internal:delete_user({binary(user)}, {binary('flow')})")
