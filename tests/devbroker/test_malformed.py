@@ -62,6 +62,8 @@ HANDSHAKE = (
     pamqp.frame.marshal(Connection.TuneOk(2047, 131072, 0), 0),
     pamqp.frame.marshal(Connection.Open("/"), 0),
 )
+ENTRANCE = (wire.GREETING, b"\x05PLAIN", b"\0\0\0\x0c\0guest\0guest", b"\x01/")
+"""What nobody gets in without: the protocol, the mechanism, the login and the virtual host."""
 OPEN = pamqp.frame.marshal(Channel.Open(), 1)
 CODES = {0, 311, 403, 404, 405, 406, 501, 502, 503, 504, 505, 530, 540, 541}
 MUTATED = 5
@@ -216,7 +218,9 @@ def test_a_mutated_handshake_gets_nobody_in_by_accident(seed: int) -> None:
     for octets in handshake:
         connection.feed(octets)
 
-    assert connection.state in ("greeting", "handshake", "running", "closing", "gone")
+    said = b"".join(handshake)
+    if not all(part in said for part in ENTRANCE):
+        assert connection.state != "running"
     assert well(victim.connection)
 
 

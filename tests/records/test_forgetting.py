@@ -1,6 +1,7 @@
 """Forgetting erases what is personal, everywhere, and nothing of anybody else."""
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -8,8 +9,8 @@ from sqlalchemy import select
 
 from flow.records.database import Database
 from flow.records.forgetting import Person, by_address, by_id, by_reference, forget
-from flow.records.tables import actions, metadata, supporters
-from tests.records.signatures import action, after, page, supporter
+from flow.records.tables import actions, metadata, outbox, supporters
+from tests.records.signatures import action, add, after, page, supporter
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +36,14 @@ async def people(database: Database) -> dict[str, int]:
         for name, status in {"first": "delivered", "second": "new", "third": "accepted"}.items():
             await action(connection, where, ids[name], "ada", status)
         await action(connection, where, ids["bob"], "bob", "new")
+        first = select(actions.c.id).where(actions.c.supporter_id == ids["first"])
+        about: list[dict[str, Any]] = [
+            {"message_id": "of-a-supporter", "supporter_id": ids["second"]},
+            {"message_id": "of-an-action", "action_id": (await connection.scalars(first)).one()},
+        ]
+        for one in about:
+            waiting = {"body": b"ada@example.org", "exchange": "deliver", "routing_key": "x", **one}
+            await add(connection, outbox, **waiting, created_at=after(9))
     return ids
 
 
@@ -60,7 +69,7 @@ async def test_a_person_is_erased_everywhere_and_nobody_else(database: Database)
     assert [line for line in text.splitlines() if "ada" in line.replace("ref-ada", "")] == []
     assert text.count("bob@example.org") == before.count("bob@example.org")
     assert text.count("I am bob") == 1
-    assert (done.contacts, done.actions, done.reasons, done.waiting, done.rejected) == (3, 3, 3, 3, 2)
+    assert (done.contacts, done.actions, done.reasons, done.waiting, done.rejected) == (3, 3, 3, 5, 2)
 
 
 async def test_ids_and_what_the_target_calls_them_stay(database: Database) -> None:
@@ -75,6 +84,8 @@ async def test_ids_and_what_the_target_calls_them_stay(database: Database) -> No
     assert text.count("crm-77") == 4
     assert [row.id for row in rows] == list(ids.values())
     assert [row.forgotten_at for row in rows] == [after(100)] * 3 + [None]
+    statuses = [(row.email_status, row.email_status_changed_at) for row in rows]
+    assert statuses == [(None, None)] * 3 + [("double_opt_in", after(3))]
     assert list(person.supporters) == list(ids.values())[:3]
     assert len(person.actions) == 3
 

@@ -1,15 +1,18 @@
 """What the links answer, over a real port: to people, to their mail scanners, to programs, to guessers."""
 
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, Self
 
+import anyio
+import httpx2
 import pytest
 
 from flow.errors import DatabaseDown, DatabaseError
 from flow.links import Links, Tokens
+from flow.records.linked import Linked
 from tests.serving.desk import ACME, OTHER, REF, SECRET, MemoryDesk, serving
+from tests.stages.world import JumpingLoop
 
 pytestmark = pytest.mark.anyio
 SUPPORTER = f"/link/s/7/accept/{REF}"
@@ -131,16 +134,59 @@ async def test_an_action_without_a_supporter_has_no_reference_not_even_an_empty_
     assert desk.calls == []
 
 
-@pytest.mark.slow
-async def test_right_and_wrong_answers_take_the_same_time() -> None:
-    took = {}
-    async with serving(pace=0.3) as browser:
-        for url in (SUPPORTER, "/link/s/7/accept/guessed", f"/link/s/8/accept/{REF}"):
-            started = time.monotonic()
-            await browser.get(url)
-            took[url] = time.monotonic() - started
+class Slow(MemoryDesk):
+    """Takes longer when there is something to find."""
 
-    assert min(took.values()) >= 0.3
+    async def find(self, action_id: int) -> Linked | None:
+        found = await super().find(action_id)
+        await anyio.sleep(0.2 if found else 0.1)
+        return found
+
+
+class Within:
+    """Stands for the endpoint where time must be the loop's alone: the application is called without it."""
+
+    address = "http://links.example"
+    app: Any = None
+
+    def __init__(self, app: Any, *_: Any, **__: Any) -> None:
+        Within.app = app
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+def test_right_and_wrong_answers_take_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a loop whose time passes only while somebody waits."""
+    monkeypatch.setattr("tests.serving.desk.Endpoint", Within)
+    loop = JumpingLoop()
+    took = set()
+
+    async def ask() -> None:
+        async with (
+            serving(Slow(), pace=0.3) as browser,
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(Within.app)) as client,
+        ):
+            for url in (
+                SUPPORTER,
+                "/link/s/7/accept/guessed",
+                f"/link/s/8/accept/{REF}",
+                "/link/a/7/accept/x",
+            ):
+                for method in ("GET", "POST"):
+                    began = loop.time()
+                    answer = await client.request(method, browser.base + url)
+                    took.add((answer.status_code, round(loop.time() - began, 3)))
+
+    try:
+        loop.run_until_complete(ask())
+    finally:
+        loop.close()
+
+    assert took == {(200, 0.3), (404, 0.3)}
 
 
 async def test_an_address_that_asks_too_often_waits_and_others_do_not() -> None:
@@ -158,6 +204,15 @@ async def test_an_address_that_asks_too_often_waits_and_others_do_not() -> None:
     assert other.status_code == 404
     assert networks == [404, 404, 404, 429]
     assert 1 <= int(refused.headers["retry-after"]) <= 60
+
+
+async def test_wrong_tokens_are_counted_as_well_and_right_ones_are_not() -> None:
+    async with serving(requests=3) as browser:
+        statuses = [(await browser.act(SUPPORTER, token="x" * 33)).status_code for _ in range(5)]
+        program = await browser.act(SUPPORTER)
+
+    assert statuses == [401, 401, 401, 429, 429]
+    assert program.status_code == 200
 
 
 async def test_without_a_trusted_proxy_nobody_names_an_address_of_their_own() -> None:
@@ -272,6 +327,17 @@ async def test_people_are_sent_on_to_listed_hosts_only_and_confirmed_in_any_case
     assert answer.headers.get("location") == (target if allowed else None)
     assert answer.status_code == (303 if allowed else 200)
     assert browser.desk.statuses["supporter"] == "accepted"
+
+
+async def test_whoever_comes_too_late_is_told_so_and_not_sent_on() -> None:
+    async with serving(redirect_hosts=frozenset({"acme.example.org"})) as browser:
+        await browser.post(SUPPORTER)
+        answer = await browser.post(
+            browser.links.supporter(7, "reject", REF, redirect="https://acme.example.org/bye")
+        )
+
+    assert (answer.status_code, answer.headers.get("location")) == (409, None)
+    assert Page(answer.text).texts["h1"] == "Darüber ist schon entschieden"
 
 
 async def test_pages_load_nothing_run_nothing_and_are_kept_nowhere() -> None:

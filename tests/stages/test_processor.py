@@ -325,9 +325,30 @@ async def test_no_more_than_a_quarter_of_the_window_is_held(start: Start) -> Non
         async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
             raise Retry("later", after=100.0)
 
-    line = await start(Later, prefetch=8)
+    line = await start(Later, prefetch=12)
 
-    await line.push(*range(8))
+    await line.push(*range(12))
 
-    assert line.rejected == [2, 3, 4, 5, 6, 7]
-    assert line.metrics.retry_early == 6
+    assert line.rejected == [3, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert line.metrics.retry_early == 9
+
+
+async def test_nothing_is_held_for_more_than_ten_minutes(start: Start) -> None:
+    """The broker would take it back after thirty."""
+
+    class Later(Pipeline[Number]):
+        queue = "numbers"
+        retry_delay = 30.0
+
+        async def handle_message(self, message: Message[Number]) -> None:  # type: ignore[override]
+            raise Retry("later", after=float(message.body.n))
+
+    line = await start(Later)
+
+    await line.push(630, 631, 700, 3600)
+    at_once = line.rejected
+    await line.advance(600.0)
+
+    assert at_once == [631, 700, 3600]
+    assert line.rejected == [631, 700, 3600, 630]
+    assert line.metrics.retry_early == 3
