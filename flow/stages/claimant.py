@@ -224,7 +224,7 @@ class Claimant:
             holder = self._mine.get(key, message)
             if guard.error is not None:
                 standings[message] = guard.error
-            elif key in wanted or not (holder is message or holder.state in OVER):
+            elif not (holder is message or holder.state in OVER):
                 standings[message] = Standing(Hold.ELSEWHERE)  # with another copy, here
             else:
                 if holder is not message:  # it is over, and would be kept for ever

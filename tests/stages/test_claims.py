@@ -459,13 +459,15 @@ async def test_what_was_sent_is_noted_with_the_next_effect_when_its_row_was_refu
         return [None] * len(rows)
 
     ledger.write = refused  # type: ignore[method-assign]
-    for n in (1, 2, 1):
+    for n in (1, 2):
         await line.push(n)
         await line.advance(0.3)
+    noted = list(line.engine.books.claimant._sent)  # type: ignore[union-attr]
+    await line.push(1)
+    await line.advance(0.3)
 
-    assert pipeline.sent == [1, 2]
+    assert (pipeline.sent, noted) == ([1, 2], [])
     assert line.account == {"received": 3, "delivered": 2, "skipped": 1}
-    assert not line.engine.books.claimant._sent  # type: ignore[union-attr]
 
 
 async def test_what_could_not_begin_begins_later(start: Start, kind: type[Mail]) -> None:
@@ -680,6 +682,35 @@ async def test_a_claim_that_is_answered_after_its_session_is_let_go_of(start: St
 
     found = await ledger.take(line.metrics.pipeline, ["1"], "another worker", 1.0, "park")
     assert (line.engine.pipeline.sent, found["1"].hold) == ([2, 3], Hold.OURS)
+
+
+async def test_a_claim_that_is_answered_late_stays_with_the_redelivery(start: Start) -> None:
+    gate = anyio.Event()
+
+    class Hanging(Mail):
+        queue = "numbers"
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            async with batch.sending(batch[0]):
+                await gate.wait()
+                self.sent.append(batch[0].body)
+
+    line = await begun(start, Hanging)
+    ledger, name = faulty(line), line.metrics.pipeline
+    slow = Slow(ledger, "take", after=True)
+    await line.push(1)
+    await line.advance(0.3)
+    line.lose()
+    await line.push(1, redelivered=True)
+    await line.advance(0.3)
+    slow.go.set()
+    await quiet()
+    await line.engine.books.claimant.flush()  # type: ignore[union-attr]
+
+    assert (await ledger.take(name, ["1"], "another worker", 1.0, "park"))["1"].hold is Hold.ELSEWHERE
+    gate.set()
+    await quiet()
+    assert (line.engine.pipeline.sent, line.acked) == ([1], [1])
 
 
 async def test_what_waits_for_a_claim_is_dropped_with_its_session(start: Start, kind: type[Mail]) -> None:
