@@ -51,7 +51,7 @@ class Claimant:
         self._seconds = timeout + MARGIN
         self._holder = uuid4().hex
         self._keys: dict[Message[Any], str] = {}  # of what is claimed here
-        self._mine: dict[str, Message[Any]] = {}  # the other way round
+        self._mine: dict[str, Message[Any]] = {}  # exactly the other way round
         self._begun: set[Message[Any]] = set()  # whose effect may have happened
         self._free: list[str] = []  # to be let go of
         self._doubtful: list[str] = []  # the same, as unknown
@@ -208,9 +208,8 @@ class Claimant:
 
     def _let_go(self, message: Message[Any], keys: list[str]) -> None:
         """Forget *message* and put its claim among the *keys* that end at the next flush."""
-        key = self._keys.get(message)
-        if key is not None and self._mine.get(key) is message:
-            keys.append(key)
+        if message in self._keys:
+            keys.append(self._keys[message])
         self.forget(message)
 
     async def _take(self, messages: Sequence[Message[Any]]) -> dict[Message[Any], Standing | Exception]:
@@ -225,7 +224,7 @@ class Claimant:
             holder = self._mine.get(key, message)
             if guard.error is not None:
                 standings[message] = guard.error
-            elif key in wanted or not (holder is message or holder.state in OVER):
+            elif not (holder is message or holder.state in OVER):
                 standings[message] = Standing(Hold.ELSEWHERE)  # with another copy, here
             else:
                 if holder is not message:  # it is over, and would be kept for ever
@@ -240,16 +239,23 @@ class Claimant:
                 lambda: self._claims.take(name, keys, self._holder, self._seconds, unknown)
             )
         except BaseException:
-            for message in wanted.values():
-                self._let_go(message, self._free)  # it may have been claimed
+            for key, message in wanted.items():
+                self._unclaim(key, message)  # it may have been claimed
             raise
         for key, message in wanted.items():
             standings[message] = standing = found[key]
             if standing.hold is not Hold.OURS:
                 self.forget(message)
             elif message.state is State.STALE:
-                self._let_go(message, self._free)
+                self._unclaim(key, message)
         return standings
+
+    def _unclaim(self, key: str, message: Message[Any]) -> None:
+        """Let go of *key*, claimed for *message*, which may have been let go of before that; unless it is for
+        another one now."""
+        self.forget(message)
+        if key not in self._mine:
+            self._free.append(key)
 
     async def _begin(self, message: Message[Any]) -> None:
         """Note that the effect for *message* begins.

@@ -1,6 +1,7 @@
 """Claims around the delivering callback, and a ledger that does not work."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import anyio
@@ -13,9 +14,10 @@ from flow.errors import ConfigError, LedgerError
 from flow.message import Message
 from flow.outcome import Outcome, Reject, Retry, Skip, Unavailable
 from flow.pipeline import Pipeline
+from flow.ratelimit import RateLimit
 from flow.retries import Retries
 from flow.testing import run_messages
-from tests.stages.conftest import Line, Number, Start
+from tests.stages.conftest import Line, Number, Start, quiet
 from tests.stages.faulty import FaultyLedger
 
 pytestmark = pytest.mark.anyio
@@ -457,11 +459,14 @@ async def test_what_was_sent_is_noted_with_the_next_effect_when_its_row_was_refu
         return [None] * len(rows)
 
     ledger.write = refused  # type: ignore[method-assign]
-    for n in (1, 2, 1):
+    for n in (1, 2):
         await line.push(n)
         await line.advance(0.3)
+    noted = list(line.engine.books.claimant._sent)  # type: ignore[union-attr]
+    await line.push(1)
+    await line.advance(0.3)
 
-    assert pipeline.sent == [1, 2]
+    assert (pipeline.sent, noted) == ([1, 2], [])
     assert line.account == {"received": 3, "delivered": 2, "skipped": 1}
 
 
@@ -527,3 +532,233 @@ async def test_a_drain_that_cuts_a_batch_off_keeps_what_was_sent(start: Start) -
     line.clock.advance(MINUTES)
     found = await ledger.take(name, ["2"], "another worker", 1.0, "park")
     assert found["2"].hold is Hold.UNKNOWN
+
+
+async def test_what_was_sent_and_could_not_be_written_is_nobodys_to_send_again(start: Start) -> None:
+    """It goes back to its queue at the end of a drain, and whoever gets it finds that it was under way."""
+    line = await begun(start, Mail)
+    ledger, name = faulty(line), line.metrics.pipeline
+    write = ledger.write
+
+    async def away(rows: Any) -> Any:
+        raise LedgerError("the ledger is away")
+
+    ledger.write = away  # type: ignore[method-assign]
+    await line.push(1)
+    await line.advance(0.3)
+    assert line.engine.pipeline.sent == [1]
+
+    with anyio.fail_after(5):
+        await line.engine.drain(1.0)
+    ledger.write = write  # type: ignore[method-assign]
+
+    assert line.released == [1]
+    await line.engine.books.claimant.flush()  # type: ignore[union-attr]
+    assert (await ledger.take(name, ["1"], "another worker", 1.0, "park"))["1"].hold is Hold.ELSEWHERE
+    line.clock.advance(MINUTES)
+    assert (await ledger.take(name, ["1"], "another worker", 1.0, "park"))["1"].hold is Hold.UNKNOWN
+
+
+class Slow:
+    """A call of the ledger whose first answers wait for `go`."""
+
+    def __init__(self, ledger: FaultyLedger, name: str, count: int = 1, *, after: bool = False) -> None:
+        self.go = anyio.Event()
+        self._call, self._left, self._after = getattr(ledger, name), count, after
+        setattr(ledger, name, self)
+
+    async def __call__(self, *args: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            return await self._call(*args)
+        if not self._after:
+            await self.go.wait()
+            return await self._call(*args)
+        answer = await self._call(*args)
+        await self.go.wait()
+        return answer
+
+
+async def test_letting_go_does_not_reach_what_is_claimed_after_it(start: Start, kind: type[Mail]) -> None:
+    """A copy takes the claim that another call is about to end."""
+    line = await begun(start, type(kind.__name__, (kind,), {"queue": "numbers", "concurrency": 2}))
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    slow, begins, begin = Slow(ledger, "free"), [], ledger.begin
+
+    async def noted(*args: Any) -> bool:
+        begins.append(await begin(*args))
+        return begins[-1]
+
+    def once() -> BaseException:
+        pipeline.orders.clear()
+        return Reject("no")
+
+    ledger.begin = noted  # type: ignore[method-assign]
+    pipeline.orders[1] = once
+    await line.push(1)
+    await line.advance(0.3)
+    taking = Slow(ledger, "take", after=True)
+    await line.push(1)
+    for _ in range(4):
+        await line.advance(0.3)
+    slow.go.set()
+    await quiet()
+    taking.go.set()
+    for _ in range(4):
+        await line.advance(0.3)
+
+    assert (begins, pipeline.sent) == ([True, True], [1])
+    assert line.account == {"received": 2, "parked": 1, "delivered": 1}
+
+
+async def test_what_is_let_go_of_meanwhile_is_not_forgotten(start: Start) -> None:
+    """A session ends while the claim of another message is let go of."""
+    gate = anyio.Event()
+
+    class Waiting(Mail):
+        queue = "numbers"
+        batching = Batching(size=1, concurrency=2)
+        rate_limit = RateLimit(messages=1, per=MINUTES)
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            await gate.wait()
+            raise Reject("no")
+
+    line = await begun(start, Waiting)
+    ledger, name = faulty(line), line.metrics.pipeline
+    await line.push(1)
+    await line.push(2)  # is claimed and waits for the limit
+    slow = Slow(ledger, "free")
+    gate.set()
+    await quiet()
+    line.lose()
+    slow.go.set()
+    await line.push(3)
+
+    found = await ledger.take(name, ["1", "2", "3"], "another worker", 1.0, "park")
+    assert [found[key].hold for key in "123"] == [Hold.OURS, Hold.OURS, Hold.ELSEWHERE]
+
+
+async def test_a_mark_in_a_block_says_that_the_effect_did_not_happen(start: Start) -> None:
+    """Whether the block ends well or not."""
+
+    class Marking(Mail):
+        queue = "numbers"
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            for one in batch:
+                with suppress(ValueError):
+                    async with batch.sending(one):
+                        self.sent.append(one.body)
+                        if self.sent.count(one.body) == 1:
+                            batch.reject(one, "never")
+                            if one.body == 2:
+                                raise ValueError
+
+    line = await begun(start, Marking)
+    for _ in range(2):
+        await line.push(1, 2)
+        await line.advance(0.3)
+
+    assert line.engine.pipeline.sent == [1, 2, 1, 2]
+    assert line.parked == [(1, "never"), (2, "never")]
+    assert line.account == {"received": 4, "parked": 2, "delivered": 2}
+
+
+async def test_a_claim_that_is_answered_after_its_session_is_let_go_of(start: Start) -> None:
+    line = await begun(start, Mail)
+    ledger = faulty(line)
+    slow = Slow(ledger, "take")
+    await line.push(1)
+    await line.advance(0.3)
+
+    line.lose()
+    await line.push(2)  # before which everything is let go of
+    await line.advance(0.3)
+    slow.go.set()
+    await quiet()
+    await line.push(3)
+    await line.advance(0.3)
+
+    found = await ledger.take(line.metrics.pipeline, ["1"], "another worker", 1.0, "park")
+    assert (line.engine.pipeline.sent, found["1"].hold) == ([2, 3], Hold.OURS)
+
+
+async def test_a_claim_that_is_answered_late_stays_with_the_redelivery(start: Start) -> None:
+    gate = anyio.Event()
+
+    class Hanging(Mail):
+        queue = "numbers"
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            async with batch.sending(batch[0]):
+                await gate.wait()
+                self.sent.append(batch[0].body)
+
+    line = await begun(start, Hanging)
+    ledger, name = faulty(line), line.metrics.pipeline
+    slow = Slow(ledger, "take", after=True)
+    await line.push(1)
+    await line.advance(0.3)
+    line.lose()
+    await line.push(1, redelivered=True)
+    await line.advance(0.3)
+    slow.go.set()
+    await quiet()
+    await line.engine.books.claimant.flush()  # type: ignore[union-attr]
+
+    assert (await ledger.take(name, ["1"], "another worker", 1.0, "park"))["1"].hold is Hold.ELSEWHERE
+    gate.set()
+    await quiet()
+    assert (line.engine.pipeline.sent, line.acked) == ([1], [1])
+
+
+async def test_what_waits_for_a_claim_is_dropped_with_its_session(start: Start, kind: type[Mail]) -> None:
+    line = await begun(start, kind)
+    await faulty(line).take(line.metrics.pipeline, ["1"], "another worker", 10.0, "park")
+    await line.push(1)
+    await line.advance(0.3)
+    before = line.engine.buffered()["claims"]
+
+    line.lose()
+
+    assert (before, line.engine.buffered()["claims"]) == (1, 0)
+    await line.push(1, redelivered=True)
+    for _ in range(40):
+        await line.advance(0.3)
+    assert (line.engine.pipeline.sent, line.acked) == ([1], [1])
+
+
+@pytest.mark.parametrize("again_before", [True, False])
+async def test_a_target_that_is_away_when_the_session_ended_leaves_no_claim_behind(
+    start: Start, again_before: bool
+) -> None:
+    """The redelivery takes it over, whether it came before the end of the call or after it."""
+    gate = anyio.Event()
+
+    class Away(Mail):
+        queue = "numbers"
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            if not gate.is_set():
+                await gate.wait()
+                raise Unavailable("away", after=5.0)
+            await super().handle_batch(batch)
+
+    line = await begun(start, Away)
+    await line.push(1)
+    await line.advance(0.3)
+    line.lose()
+    if again_before:
+        await line.push(1, redelivered=True)
+    gate.set()
+    await quiet()
+    if not again_before:
+        await line.push(1, redelivered=True)
+    for _ in range(30):
+        await line.advance(0.3)
+
+    claimant = line.engine.books.claimant  # type: ignore[union-attr]
+    assert (line.engine.pipeline.sent, line.acked) == ([1], [1])
+    assert not claimant._keys  # type: ignore[union-attr]
+    assert not claimant._mine  # type: ignore[union-attr]
