@@ -93,7 +93,7 @@ async def show(url: str, broker: str, kill_broker: Restart, folder: Path) -> Non
 
 async def submit_with_a_kill(database: Database, file: Path, at: int, setting: dict[str, str]) -> None:
     async with process("submit", str(file), **setting) as running:
-        await eventually(lambda: reached(database, at, running))
+        await eventually(lambda: reached(database, at, running), 600)
         running.kill()
     async with process("submit", str(file), **setting) as running:
         with anyio.fail_after(600):
