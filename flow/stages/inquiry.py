@@ -96,7 +96,7 @@ class Inquiry:
         asked, self._asked = self._asked, []
         unknown = []
         for message in asked:
-            if message.state is not State.WAITING or self._remembered(message):
+            if message.state is not State.WAITING:
                 continue
             if rows[identities[message]]:
                 entry = self._commit.answered(rows[identities[message]].popleft(), message)
