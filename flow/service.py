@@ -5,15 +5,18 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from random import Random
 from typing import Any
 
 import anyio
 
 from flow.account import Account
-from flow.errors import FlowError
+from flow.broker.backoff import Backoff
+from flow.errors import ConfigError, DatabaseDown, FlowError
 from flow.histogram import Histogram
 from flow.metrics import exposition
 from flow.ops import Ops
+from flow.records.database import Database
 from flow.retries import describe
 from flow.runner import Runner
 from flow.signals import apart
@@ -36,15 +39,20 @@ class Service:
         ops_host: str = "127.0.0.1",
         ops_port: int | None = 9300,
         worker: Worker | None = None,
+        database: Database | None = None,
     ) -> None:
         """Serve metrics and health on *ops_host* and *ops_port* (0: a free one; None: not at all).
 
-        A *worker* serves nothing: it reports to its supervisor.
+        A *worker* serves nothing: it reports to its supervisor. The *database* is waited for before anything
+        is run, and closed at the end.
         """
         self._runners = runners
         self._ops_host = ops_host
         self._ops_port = ops_port
         self._worker = worker
+        self._database = database
+        self._waiting = anyio.CancelScope()
+        self._away: str | None = None  # why the database is waited for
         self._stopping = False
         self._errors: list[BaseException] = []
 
@@ -56,6 +64,8 @@ class Service:
         """
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with AsyncExitStack() as stack:
+                if self._database is not None:
+                    stack.push_async_callback(self._database.close)
                 if self._worker is not None:
                     metrics = [runner.metrics for runner in self._runners]
                     await stack.enter_async_context(reporting(self._worker, self, metrics, self._orphaned))
@@ -64,9 +74,10 @@ class Service:
                     log.info("metrics and health at %s", ops.address)
                 async with anyio.create_task_group() as obeying:
                     obeying.start_soon(self._obey, signals)
-                    async with anyio.create_task_group() as running:
-                        for runner in self._runners:
-                            running.start_soon(self._run, runner)
+                    with self._waiting:
+                        await self._wait_for_database()
+                    if not self._stopping and not self._errors:
+                        await self._run_all()
                     obeying.cancel_scope.cancel()
                 self._say()
         for error in self._errors:
@@ -79,6 +90,7 @@ class Service:
     def stop(self) -> None:
         """Ask every pipeline for a drain; returns at once."""
         self._stopping = True
+        self._waiting.cancel()
         for runner in self._runners:
             runner.stop()
 
@@ -88,6 +100,8 @@ class Service:
 
     def ready(self) -> str | None:
         """Return why not every pipeline consumes, or None."""
+        if self._away is not None:
+            return self._away
         reasons = [reason for runner in self._runners if (reason := runner.unready()) is not None]
         return "; ".join(reasons) or None
 
@@ -98,7 +112,7 @@ class Service:
                 "ready": runner.unready() is None,
                 "draining": self._stopping,
                 "down": {queue: round(seconds, 1) for queue, seconds in runner.down().items()},
-                "ledger": runner.ledger_fault() or "ok",
+                "ledger": "ok" if self._away is None and runner.ledger_fault() is None else "down",
                 "account": {name: getattr(runner.account, name) for name in Account.__dataclass_fields__},
             }
             for runner in self._runners
@@ -123,6 +137,28 @@ class Service:
                 os._exit(128 + number)
             log.info("%s: finishing what was received", name)
             self.stop()
+
+    async def _wait_for_database(self) -> None:
+        backoff = Backoff(Random())
+        while self._database is not None:
+            try:
+                await self._database.ready()
+            except ConfigError as error:  # it is wrong, or has not the tables of this version
+                self._errors.append(error)
+                return
+            except DatabaseDown as error:
+                if self._away is None:
+                    log.error("waiting for the database: %s", error)
+                self._away = f"waiting for the database: {error}"
+            else:
+                self._away = None
+                return
+            await anyio.sleep(backoff.next())
+
+    async def _run_all(self) -> None:
+        async with anyio.create_task_group() as running:
+            for runner in self._runners:
+                running.start_soon(self._run, runner)
 
     async def _run(self, runner: Runner) -> None:
         try:

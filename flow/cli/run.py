@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import sys
-from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -179,10 +178,13 @@ async def serve(
     dump = Dump(options["dump"]) if options["dump"] else None
     given = {name: options[name] for name in ("shutdown_timeout", "wait", "state_dir")}
     port = None if options["no_ops"] else options["ops_port"]
-    async with opened(DatabaseUrl.from_environment(os.environ)) as database:
-        run_options = RunOptions(**given, database=database, copy=dump.copy if dump else None)
-        runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
-        code = await Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker).run()
+    named = DatabaseUrl.from_environment(os.environ)
+    database = None if named is None else Database(named)
+    run_options = RunOptions(**given, database=database, copy=dump.copy if dump else None)
+    runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
+    code = await Service(
+        runners, ops_host=options["ops_host"], ops_port=port, worker=worker, database=database
+    ).run()
     if dump is not None:
         dump.tell()
     return code
@@ -200,11 +202,6 @@ async def serve_embedded(
         url = await embedded.start(pipelines)
         asyncio.get_running_loop().call_soon(embedded.tell)  # it has its turn once signals are obeyed
         return await serve(pipelines, url, options, worker)
-
-
-def opened(url: DatabaseUrl | None) -> AbstractAsyncContextManager[Database | None]:
-    """Open the database of *url*, once for all pipelines, and wait for it; without one there is none."""
-    return nullcontext() if url is None else Database.awaited(url, log.error)
 
 
 def leave(code: int) -> NoReturn:
