@@ -13,6 +13,7 @@ import anyio
 from flow.account import Account
 from flow.broker.backoff import Backoff
 from flow.errors import ConfigError, DatabaseDown, FlowError
+from flow.exits import DRAINED, FAILED, HUNG
 from flow.histogram import Histogram
 from flow.metrics import exposition
 from flow.ops import Ops
@@ -23,10 +24,6 @@ from flow.signals import apart
 from flow.worker import Worker, reporting
 
 log = logging.getLogger("flow")
-
-DRAINED = 0
-CRASHED = 1
-HUNG = 3
 
 
 class Service:
@@ -84,7 +81,7 @@ class Service:
             if isinstance(error, FlowError):
                 raise error
         if self._errors or not self._stopping:
-            return CRASHED
+            return FAILED
         return HUNG if any(runner.hung for runner in self._runners) else DRAINED
 
     def stop(self) -> None:

@@ -14,10 +14,11 @@ import click
 
 from flow.account import Account
 from flow.broker.url import BrokerUrl
-from flow.cli.errors import FAILED, fail, first_of, say
+from flow.cli.errors import fail, first_of, say
 from flow.cli.private import new_file
 from flow.cli.showing import show
 from flow.errors import ConfigError, FlowError
+from flow.exits import FAILED
 from flow.pipeline import Pipeline, with_options
 from flow.retries import describe
 from flow.trial.borrowing import borrowed
