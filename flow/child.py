@@ -12,10 +12,10 @@ import anyio
 import anyio.abc
 import msgspec
 
+from flow.exits import DRAINED, FAILED, HUNG
 from flow.report import Report
 from flow.worker import MARK, Worker
 
-DRAINED, CRASHED, HUNG = 0, 1, 3
 LARGEST = 1 << 24  # bytes of a report
 
 log = logging.getLogger("flow")
@@ -56,7 +56,7 @@ class Child:
                 return self._judged(await process.wait())
         except OSError as error:
             log.error("worker %d cannot be started: %s", self._number, error.strerror)
-            return CRASHED
+            return FAILED
         finally:
             ours.close()
             self._ended.set()
@@ -112,4 +112,4 @@ class Child:
             return HUNG
         if self.asked and code == -signal.SIGTERM:  # before it had begun
             return DRAINED
-        return CRASHED if code < 0 or code > 128 else code
+        return FAILED if code < 0 or code > 128 else code

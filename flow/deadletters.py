@@ -9,6 +9,22 @@ from flow.topology import has_retry_loop
 log = logging.getLogger("flow")
 
 
+def rejects(pipeline: Pipeline[Any, Any] | type[Pipeline[Any, Any]], queue: str) -> bool:
+    """Tell whether retries of *pipeline* are rejected to the dead-letter exchange of *queue*.
+
+    That there is one is known of the queues that `flow setup` and current servers declare.
+    """
+    return has_retry_loop(queue) if pipeline.dead_letter is None else pipeline.dead_letter == "assume"
+
+
+def doubt(queue: str) -> str:
+    """Say that nothing is known of the retry loop of *queue*, and what to do."""
+    return (
+        f"nothing tells that {queue} has a retry loop, so retries are held and made here; "
+        'when it has one (flow setup --queue makes it), set dead_letter = "assume"'
+    )
+
+
 class DeadLetters:
     """What is known of it: AMQP does not show it."""
 
@@ -17,22 +33,10 @@ class DeadLetters:
         self._doubtful: set[str] = set()
 
     def rejectable(self, queue: str) -> bool:
-        """Tell whether *queue* has a dead-letter exchange.
-
-        It is known of the queues that `flow setup` and current servers declare; of any other one it is said
-        once that it is not.
-        """
+        """Tell whether *queue* has a dead-letter exchange; where nothing tells of one, it is said once."""
         pipeline = self._pipeline
-        if pipeline.dead_letter is not None:
-            return pipeline.dead_letter == "assume"
-        if has_retry_loop(queue):
-            return True
-        if queue not in self._doubtful:
+        found = rejects(pipeline, queue)
+        if not found and pipeline.dead_letter is None and queue not in self._doubtful:
             self._doubtful.add(queue)
-            log.warning(
-                "%s: nothing tells that %s has a retry loop, so retries are held and made here; "
-                'when it has one (flow setup --queue makes it), set dead_letter = "assume"',
-                pipeline.name,
-                queue,
-            )
-        return False
+            log.warning("%s: %s", pipeline.name, doubt(queue))
+        return found

@@ -269,3 +269,20 @@ def rejections(deaths: object, queue: str) -> int:
             count = death.get("count", 1)
             return count if isinstance(count, int) and count > 0 else 1
     return 0
+
+
+def plain_header(size: int) -> bytes:
+    """Return the content header of a body of *size* bytes: class Basic, weight 0, no properties."""
+    return b"\x00\x3c\x00\x00" + size.to_bytes(8, "big") + b"\x00\x00"
+
+
+def routed(key: str) -> bytes:
+    """Return the routing of a message that the default exchange has brought by *key*.
+
+    Raises:
+        ValueError: the key has more than 255 bytes.
+    """
+    raw = key.encode()
+    if len(raw) > 255:
+        raise ValueError(f"queues and routing keys have at most 255 bytes, got {len(raw)}")
+    return bytes([0, len(raw)]) + raw

@@ -5,25 +5,25 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from random import Random
 from typing import Any
 
 import anyio
 
 from flow.account import Account
-from flow.errors import FlowError
+from flow.broker.backoff import Backoff
+from flow.errors import ConfigError, DatabaseDown, FlowError
+from flow.exits import DRAINED, FAILED, HUNG
 from flow.histogram import Histogram
 from flow.metrics import exposition
 from flow.ops import Ops
+from flow.records.database import Database
 from flow.retries import describe
 from flow.runner import Runner
 from flow.signals import apart
 from flow.worker import Worker, reporting
 
 log = logging.getLogger("flow")
-
-DRAINED = 0
-CRASHED = 1
-HUNG = 3
 
 
 class Service:
@@ -37,17 +37,22 @@ class Service:
         ops_port: int | None = 9300,
         worker: Worker | None = None,
         unfinished: str = "unfinished messages go back to their queues",
+        database: Database | None = None,
     ) -> None:
         """Serve metrics and health on *ops_host* and *ops_port* (0: a free one; None: not at all).
 
-        A *worker* serves nothing: it reports to its supervisor. *unfinished* says what becomes of messages
-        when a second signal ends it at once.
+        A *worker* serves nothing: it reports to its supervisor. The *database* is waited for before anything
+        is run, and closed at the end. *unfinished* says what becomes of messages when a second signal ends it
+        at once.
         """
         self._runners = runners
         self._ops_host = ops_host
         self._ops_port = ops_port
         self._worker = worker
         self._unfinished = unfinished
+        self._database = database
+        self._waiting = anyio.CancelScope()
+        self._away: str | None = None  # why the database is waited for
         self._stopping = False
         self._errors: list[BaseException] = []
 
@@ -59,6 +64,8 @@ class Service:
         """
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with AsyncExitStack() as stack:
+                if self._database is not None:
+                    stack.push_async_callback(self._database.close)
                 if self._worker is not None:
                     metrics = [runner.metrics for runner in self._runners]
                     await stack.enter_async_context(reporting(self._worker, self, metrics, self._orphaned))
@@ -67,21 +74,23 @@ class Service:
                     log.info("metrics and health at %s", ops.address)
                 async with anyio.create_task_group() as obeying:
                     obeying.start_soon(self._obey, signals)
-                    async with anyio.create_task_group() as running:
-                        for runner in self._runners:
-                            running.start_soon(self._run, runner)
+                    with self._waiting:
+                        await self._wait_for_database()
+                    if not self._stopping and not self._errors:
+                        await self._run_all()
                     obeying.cancel_scope.cancel()
                 self._say()
         for error in self._errors:
             if isinstance(error, FlowError):
                 raise error
         if self._errors or not self._stopping:
-            return CRASHED
+            return FAILED
         return HUNG if any(runner.hung for runner in self._runners) else DRAINED
 
     def stop(self) -> None:
         """Ask every pipeline for a drain; returns at once."""
         self._stopping = True
+        self._waiting.cancel()
         for runner in self._runners:
             runner.stop()
 
@@ -91,6 +100,8 @@ class Service:
 
     def ready(self) -> str | None:
         """Return why not every pipeline consumes, or None."""
+        if self._away is not None:
+            return self._away
         reasons = [reason for runner in self._runners if (reason := runner.unready()) is not None]
         return "; ".join(reasons) or None
 
@@ -101,7 +112,7 @@ class Service:
                 "ready": runner.unready() is None,
                 "draining": self._stopping,
                 "down": {queue: round(seconds, 1) for queue, seconds in runner.down().items()},
-                "ledger": runner.ledger_fault() or "ok",
+                "ledger": "ok" if self._away is None and runner.ledger_fault() is None else "down",
                 "account": {name: getattr(runner.account, name) for name in Account.__dataclass_fields__},
             }
             for runner in self._runners
@@ -126,6 +137,28 @@ class Service:
                 os._exit(128 + number)
             log.info("%s: finishing what was received", name)
             self.stop()
+
+    async def _wait_for_database(self) -> None:
+        backoff = Backoff(Random())
+        while self._database is not None:
+            try:
+                await self._database.ready()
+            except ConfigError as error:  # it is wrong, or has not the tables of this version
+                self._errors.append(error)
+                return
+            except DatabaseDown as error:
+                if self._away is None:
+                    log.error("waiting for the database: %s", error)
+                self._away = f"waiting for the database: {error}"
+            else:
+                self._away = None
+                return
+            await anyio.sleep(backoff.next())
+
+    async def _run_all(self) -> None:
+        async with anyio.create_task_group() as running:
+            for runner in self._runners:
+                running.start_soon(self._run, runner)
 
     async def _run(self, runner: Runner) -> None:
         try:

@@ -34,12 +34,17 @@ def window_warnings(
     return []
 
 
+def longest(handler_timeout: float, batch_timeout: float, batchings: Collection[Batching]) -> float:
+    """Return the most seconds that a message takes by the timeouts of its pipeline."""
+    return handler_timeout + max((one.timeout + batch_timeout for one in batchings), default=0.0)
+
+
 def time_warnings(handler_timeout: float, batch_timeout: float, batchings: Collection[Batching]) -> list[str]:
     """Return a sentence when a message may take longer than brokers let it stay unacknowledged."""
-    longest = handler_timeout + max((one.timeout + batch_timeout for one in batchings), default=0)
-    if longest <= CONSUMER_TIMEOUT:
+    seconds = longest(handler_timeout, batch_timeout, batchings)
+    if seconds <= CONSUMER_TIMEOUT:
         return []
     return [
-        f"a message may take {longest:g} s by its timeouts, but after {CONSUMER_TIMEOUT} s "
+        f"a message may take {seconds:g} s by its timeouts, but after {CONSUMER_TIMEOUT} s "
         "a broker with default settings (consumer_timeout) ends the channel"
     ]

@@ -14,7 +14,8 @@ import anyio.abc
 
 from flow.account import Account
 from flow.broker.backoff import Backoff
-from flow.child import CRASHED, DRAINED, HUNG, Child
+from flow.child import Child
+from flow.exits import CONFIGURATION, DRAINED, FAILED, HUNG, USAGE
 from flow.histogram import Histogram
 from flow.metrics import FAMILIES
 from flow.ops import LATE, Ops
@@ -23,8 +24,7 @@ from flow.prometheus import Numbers, exposed, of_workers
 from flow.report import NOTHING, Figures, Report, ended, together
 from flow.signals import apart
 
-USAGE, CONFIGURATION = 2, 78
-WORST = (DRAINED, HUNG, CRASHED, USAGE, CONFIGURATION)
+WORST = (DRAINED, HUNG, FAILED, USAGE, CONFIGURATION)
 """The exit codes of workers, the worst last."""
 AHEAD = 10.0  # seconds that the first worker goes ahead of the others, unless it consumes sooner
 HEALTHY = 60.0  # seconds after which a worker that crashes is started again soon
@@ -224,4 +224,4 @@ class Supervisor:
 
 def rank(code: int) -> int:
     """Return how bad an exit code of a worker is."""
-    return WORST.index(code) if code in WORST else WORST.index(CRASHED)
+    return WORST.index(code) if code in WORST else WORST.index(FAILED)

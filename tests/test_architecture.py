@@ -10,7 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "outcome", "message", "batch", "schema", "options", "annotations", "account", "clock"},
+    {
+        "errors",
+        "exits",
+        "outcome",
+        "message",
+        "batch",
+        "schema",
+        "options",
+        "annotations",
+        "account",
+        "clock",
+    },
     {
         "retries",
         "ratelimit",

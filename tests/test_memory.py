@@ -3,7 +3,7 @@
 from typing import Any
 
 from flow.memory import DeliveryMemory
-from flow.message import Message, Properties, State
+from flow.message import Message, Properties, State, plain_header
 from flow.outcome import DELIVERED
 from tests.messages import MemoryOrigin
 
@@ -49,7 +49,7 @@ def test_identity_is_the_message_id_and_the_body() -> None:
         message.header += b"1"
         origin.given[message.header] = Properties(message_id="m-1")
     large = [origin.message(b"") for _ in range(2)]
-    large[0].header = b"\x00\x3c\x00\x00" + (2 << 20).to_bytes(8, "big") + b"\x00\x00"
+    large[0].header = plain_header(2 << 20)
 
     assert given[0].identity() == given[1].identity()
     assert given[0].identity() != given[2].identity()

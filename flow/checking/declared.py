@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from flow.checking.finding import Finding, caution, ok, unchecked, wrong
+from flow.deadletters import doubt, rejects
 from flow.errors import ConfigError
 from flow.pipeline import Pipeline, with_options
 from flow.records.stores import forgetful
@@ -16,7 +17,6 @@ from flow.settings import Settings
 from flow.settings import load as load_settings
 from flow.sizing import CONSUMER_TIMEOUT
 from flow.target import check_one, check_workers, distinct
-from flow.topology import has_retry_loop
 
 PipelineClass = type[Pipeline[Any, Any]]
 
@@ -112,11 +112,6 @@ def extras() -> list[Finding]:
     return found
 
 
-def rejects(cls: PipelineClass) -> bool:
-    """Tell whether `flow run` would reject to the dead-letter exchange of the queue."""
-    return cls.dead_letter == "assume" or (cls.dead_letter is None and has_retry_loop(cls.queue))
-
-
 def loop_of(cls: PipelineClass) -> Finding:
     """Say what becomes of rejected messages, as far as the name of the queue and the class tell."""
     name, queue = cls.__name__, cls.queue
@@ -124,12 +119,9 @@ def loop_of(cls: PipelineClass) -> Finding:
         return ok(f'{name}: retries are held and made here (dead_letter = "refuse")')
     if cls.dead_letter == "assume":
         return ok(f'{name}: retries go to the dead-letter exchange of {queue} (dead_letter = "assume")')
-    if rejects(cls):
+    if rejects(cls, queue):
         return ok(f"{name}: retries go through the retry loop that {queue} has by its name")
-    return caution(
-        f"{name}: nothing tells that {queue} has a retry loop, so retries are held and made here; "
-        'when it has one (flow setup --queue makes it), set dead_letter = "assume"'
-    )
+    return caution(f"{name}: {doubt(queue)}")
 
 
 def memory_of(cls: PipelineClass, consumers: int | None, environment: Mapping[str, str]) -> list[Finding]:

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from flow.broker.url import BrokerUrl
-from flow.checking.declared import PipelineClass, rejects
+from flow.checking.declared import PipelineClass
 from flow.checking.facts import QueueFacts, dangers, dead_lettering, patience, permitted
 from flow.checking.finding import Finding, Tell, caution, ok, unchecked, wrong
+from flow.deadletters import rejects
 from flow.errors import FlowError, NotFound
 from flow.management import VARIABLE, ManagementApi, table
+from flow.sizing import longest
 from flow.topology import PARK_EXCHANGE
 
 NEEDS = f"needs the management API ({VARIABLE})"
@@ -57,21 +59,16 @@ async def _check(api: ManagementApi, url: BrokerUrl, cls: PipelineClass, version
         tell(finding)
     for finding in await loop(api, url.vhost, queue, cls):
         tell(finding)
-    tell(patience(queue, longest(cls)))
+    seconds = longest(cls.handler_timeout, cls.batch_timeout, cls.batchings().values())
+    tell(patience(queue, seconds))
     for finding in await permissions(api, url, cls):
         tell(finding)
-
-
-def longest(cls: PipelineClass) -> float:
-    """Return the most seconds that a message takes by the timeouts of its pipeline."""
-    batches = (one.timeout + cls.batch_timeout for one in cls.batchings().values())
-    return cls.handler_timeout + max(batches, default=0.0)
 
 
 async def loop(api: ManagementApi, vhost: str, queue: QueueFacts, cls: PipelineClass) -> list[Finding]:
     """Follow a rejected message of *queue* until it is back, or lost."""
     name, exchange = queue.name, queue.setting("dead-letter-exchange")
-    if not rejects(cls):
+    if not rejects(cls, cls.queue):
         if exchange is None or cls.dead_letter == "refuse":
             return [ok(f"{name} need not have a retry loop: retries are held and made here")]
         loop = (

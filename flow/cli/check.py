@@ -12,10 +12,10 @@ import msgspec
 from flow.broker.url import BrokerUrl
 from flow.checking.checking import check_queues, check_targets
 from flow.checking.finding import Finding, State, unchecked, wrong
-from flow.cli.errors import CONFIGURATION
 from flow.cli.logs import configure
 from flow.cli.masking import printable
 from flow.errors import ConfigError
+from flow.exits import CONFIGURATION
 
 COLOURS: dict[State, str] = {"ok": "green", "wrong": "red", "caution": "yellow", "not checked": "cyan"}
 WIDTH = max(len(state) for state in COLOURS)

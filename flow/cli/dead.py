@@ -13,11 +13,12 @@ import msgspec
 
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.cli.errors import FAILED, say
+from flow.cli.errors import say
 from flow.cli.masking import masked, printable, revealed
 from flow.cli.options import amqp_url
 from flow.cli.private import new_file
 from flow.cli.table import table
+from flow.exits import FAILED
 from flow.parking import Parked
 from flow.plumbing.dead import Look, Selection, replay, visit
 from flow.plumbing.park import WINDOW

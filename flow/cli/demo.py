@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 import click
 
-from flow.cli.errors import FAILED
 from flow.errors import ConfigError
+from flow.exits import FAILED
 
 NEEDED = {
     "httpx2": "http",

@@ -11,6 +11,7 @@ import click
 
 from flow.broker.url import BrokerUrl, is_loopback
 from flow.cli.errors import say
+from flow.cli.options import retry_delay_option
 from flow.devbroker.server import DevBroker
 from flow.errors import ConfigError
 from flow.plumbing.setup import set_up, topology_for
@@ -35,14 +36,7 @@ TRIES = 100  # ports that are tried one after the other
 )
 @click.option("--queue", "queues", multiple=True, metavar="NAME", help="This work queue too; repeatable.")
 @click.option("--queue-type", type=click.Choice(QUEUE_TYPES), default="quorum", show_default=True)
-@click.option(
-    "--retry-delay",
-    type=float,
-    default=30.0,
-    show_default=True,
-    envvar="FLOW_RETRY_DELAY",
-    help="Seconds that a rejected message waits for its next attempt.",
-)
+@retry_delay_option
 def dev(
     host: str,
     port: int,

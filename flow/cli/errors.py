@@ -16,11 +16,7 @@ from flow.errors import (
     TargetError,
     TopologyMismatch,
 )
-
-FAILED = 1
-USAGE = 2
-HUNG = 3
-CONFIGURATION = 78
+from flow.exits import CONFIGURATION, FAILED, USAGE
 
 WRONG_SET_UP = (ConfigError, AccessDenied, NotFound, TopologyMismatch, CertificateRejected)
 """Trying again helps only after somebody has changed something."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
-from flow.cli.errors import FAILED, say
+from flow.cli.errors import say
 from flow.cli.options import database_url
+from flow.exits import FAILED
 from flow.records.database import Database
 from flow.records.forgetting import Forgotten, Person, by_address, by_id, by_reference, forget
 from flow.records.url import DatabaseUrl

@@ -11,10 +11,11 @@ import anyio
 import click
 import msgspec
 
-from flow.cli.errors import FAILED, Guarded, say
+from flow.cli.errors import Guarded, say
 from flow.cli.masking import printable
 from flow.cli.private import new_file
 from flow.errors import ConfigError
+from flow.exits import FAILED
 from flow.outcome import Verdict
 from flow.records.database import Database
 from flow.records.mailing import Recipient, Recipients

@@ -31,6 +31,18 @@ def amqp_url(command: F) -> F:
     )(command)
 
 
+def retry_delay_option(command: F) -> F:
+    """Add `--retry-delay`; the command gets the seconds as *retry_delay*."""
+    return click.option(
+        "--retry-delay",
+        type=float,
+        default=30.0,
+        show_default=True,
+        envvar="FLOW_RETRY_DELAY",
+        help="Seconds that a rejected message waits for its next attempt.",
+    )(command)
+
+
 def database_url(command: F) -> F:
     """Add `--database-url`; the command gets a `DatabaseUrl` as *database_url*."""
     return click.option(

@@ -11,11 +11,12 @@ import click
 
 from flow.broker.url import BrokerUrl
 from flow.checking.organisations import State, states
-from flow.cli.errors import CONFIGURATION, FAILED, Guarded, say
+from flow.cli.errors import Guarded, say
 from flow.cli.masking import printable
 from flow.cli.options import amqp_url
 from flow.cli.table import table
 from flow.errors import InUse
+from flow.exits import CONFIGURATION, FAILED
 from flow.management import VARIABLE, ManagementApi
 from flow.options import variable
 from flow.plumbing.plumbing import Plumbing

@@ -17,11 +17,12 @@ from flow.cli.embedded import GONE, Embedded, check_dev, dev_option
 from flow.cli.envfile import env_file
 from flow.cli.errors import fail
 from flow.cli.logs import configure
-from flow.cli.options import amqp_url, opened
+from flow.cli.options import amqp_url
 from flow.cli.supervise import supervise, supervised, supervision
 from flow.cli.trial import is_trial, trial_options, try_out
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline
+from flow.records.database import Database
 from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 from flow.service import Service
@@ -165,12 +166,19 @@ async def serve(
     dump = Dump(options["dump"]) if options["dump"] else None
     given = {name: options[name] for name in ("shutdown_timeout", "wait", "state_dir")}
     port = None if options["no_ops"] else options["ops_port"]
-    async with opened(DatabaseUrl.from_environment(os.environ)) as database:
-        run_options = RunOptions(**given, database=database, copy=dump.copy if dump else None)
-        runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
-        told = {"unfinished": GONE} if options["dev"] else {}
-        service = Service(runners, ops_host=options["ops_host"], ops_port=port, worker=worker, **told)
-        code = await service.run()
+    named = DatabaseUrl.from_environment(os.environ)
+    database = None if named is None else Database(named)
+    run_options = RunOptions(**given, database=database, copy=dump.copy if dump else None)
+    runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
+    told = {"unfinished": GONE} if options["dev"] else {}
+    code = await Service(
+        runners,
+        ops_host=options["ops_host"],
+        ops_port=port,
+        worker=worker,
+        database=database,
+        **told,
+    ).run()
     if dump is not None:
         dump.tell()
     return code

@@ -11,9 +11,10 @@ from flow.broker.declaring import Drift
 from flow.broker.url import BrokerUrl
 from flow.checking.setup import check_set_up
 from flow.cli.check import Report
-from flow.cli.errors import CONFIGURATION, say
-from flow.cli.options import amqp_url
+from flow.cli.errors import say
+from flow.cli.options import amqp_url, retry_delay_option
 from flow.cli.table import table
+from flow.exits import CONFIGURATION
 from flow.management import VARIABLE
 from flow.options import variable
 from flow.plumbing.setup import set_up, topology_for
@@ -45,14 +46,7 @@ from flow.topology import QUEUE_TYPES, Binding, Queue, QueueType, Topology
     show_default=True,
     help="classic: the old kind, which may lose a rejected message when the broker crashes.",
 )
-@click.option(
-    "--retry-delay",
-    type=float,
-    default=30.0,
-    show_default=True,
-    envvar="FLOW_RETRY_DELAY",
-    help="Seconds that a rejected message waits for its next attempt.",
-)
+@retry_delay_option
 @click.option(
     "--no-system-queues",
     is_flag=True,

@@ -12,10 +12,11 @@ import msgspec
 
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.cli.errors import FAILED, exit_code, say
+from flow.cli.errors import exit_code, say
 from flow.cli.options import amqp_url, database_url
 from flow.cli.private import new_file
 from flow.errors import DatabaseError
+from flow.exits import FAILED
 from flow.plumbing.intake import Intake, Wrong
 from flow.plumbing.lines import Lines, Source
 from flow.plumbing.outbox import Account, Outbox

@@ -8,8 +8,9 @@ import click
 
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
-from flow.cli.errors import FAILED, exit_code, say
+from flow.cli.errors import exit_code, say
 from flow.cli.options import amqp_url, database_url
+from flow.exits import FAILED
 from flow.plumbing.outbox import Outbox
 from flow.plumbing.sweeper import Sweeper
 from flow.records.database import Database

@@ -7,10 +7,11 @@ import click
 import msgspec
 
 from flow.cli.dead import moment
-from flow.cli.errors import FAILED, say
+from flow.cli.errors import say
 from flow.cli.masking import printable
 from flow.cli.options import database_url
 from flow.cli.table import table
+from flow.exits import FAILED
 from flow.records.database import Database
 from flow.records.story import Event, Story, story
 from flow.records.url import DatabaseUrl

@@ -14,11 +14,12 @@ import click
 
 from flow.account import Account
 from flow.broker.url import BrokerUrl
-from flow.cli.errors import FAILED, fail, first_of, say
+from flow.cli.errors import fail, first_of, say
 from flow.cli.options import opened
 from flow.cli.private import new_file
 from flow.cli.showing import show
 from flow.errors import ConfigError, FlowError
+from flow.exits import FAILED
 from flow.pipeline import Pipeline, with_options
 from flow.records.stores import kept
 from flow.records.url import DatabaseUrl

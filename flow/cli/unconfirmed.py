@@ -6,8 +6,9 @@ from typing import BinaryIO
 
 import click
 
-from flow.cli.errors import FAILED, exit_code, say
+from flow.cli.errors import exit_code, say
 from flow.cli.private import new_file
+from flow.exits import FAILED
 from flow.plumbing.push import Outgoing, Push, Unconfirmed
 from flow.plumbing.report import written
 

@@ -12,10 +12,10 @@ import anyio
 import click
 
 from flow.cli.envfile import env_file
-from flow.cli.errors import FAILED
 from flow.cli.logs import configure
 from flow.cli.run import leave
 from flow.errors import ConfigError
+from flow.exits import FAILED
 from flow.target import chosen
 from flow.verify.bodies import made, read
 from flow.verify.double import Answer, usual

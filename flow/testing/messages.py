@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from flow.codec import Codec
 from flow.errors import DecodeError
-from flow.message import Message
+from flow.message import Message, routed
 from flow.options import whole
 from flow.outcome import Skip
-from flow.testing.origin import MemoryOrigin, encoded, short
+from flow.testing.origin import MemoryOrigin, encoded
 
 Body: TypeAlias = Struct | Mapping[str, Any] | bytes | str
 """A body in a test: a Struct or an object, which are sent as JSON, or the bytes or the text as they are."""
@@ -107,7 +107,7 @@ def message(
     """
     whole("message(attempt)", attempt)
     for name in (queue, routing_key):
-        short(name or "")
+        routed(name or "")
     unsent = Unsent(
         raw=encoded(body),
         attempt=attempt,

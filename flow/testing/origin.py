@@ -6,9 +6,7 @@ from typing import Any
 
 import msgspec
 
-from flow.message import Message, Properties
-
-HEADER = b"\x00\x3c\x00\x00"  # of the content header: class Basic, weight 0; body size and flags follow
+from flow.message import Message, Properties, plain_header, routed
 
 
 class MemoryOrigin:
@@ -48,11 +46,11 @@ class MemoryOrigin:
         headers = dict(headers or {})
         if attempt > 1:
             headers["x-death"] = [{"queue": self.queue, "reason": "rejected", "count": attempt - 1}]
-        header = HEADER + len(raw).to_bytes(8, "big") + b"\x00\x00"
+        header = plain_header(len(raw))
         if headers or message_id is not None:
             header += b"x-death" * ("x-death" in headers) + tag.to_bytes(8, "big")
             self.given[header] = Properties(headers=headers, message_id=message_id)
-        routing = b"\x00" + short(routing_key or self.queue)
+        routing = routed(routing_key or self.queue)
         taken = raw if len(raw) <= self._max_body else b""
         made: Message[Any] = Message(self, tag, redelivered, routing, header, taken, received_at)
         self.made.append(made)
@@ -93,15 +91,3 @@ def encoded(body: Any) -> bytes:
     if isinstance(body, bytes):
         return body
     return body.encode() if isinstance(body, str) else msgspec.json.encode(body)
-
-
-def short(text: str) -> bytes:
-    """Return *text* as an AMQP short string.
-
-    Raises:
-        ValueError: it has more than 255 bytes.
-    """
-    raw = text.encode()
-    if len(raw) > 255:
-        raise ValueError(f"queues and routing keys have at most 255 bytes, got {len(raw)}")
-    return bytes([len(raw)]) + raw

@@ -5,12 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from flow.broker.properties import decode
-from flow.message import Message, Properties
+from flow.message import Message, Properties, plain_header, routed
 from flow.outcome import Decision
 from flow.stages.bell import Bell
-
-BASIC = b"\x00\x3c\x00\x00"  # class and weight of a content header
-NO_PROPERTIES = b"\x00\x00"
 
 Settled = Callable[[Message[Any], Decision | None], None]
 """Is told once of each message what was decided; None: it was given back unfinished."""
@@ -32,8 +29,7 @@ class TrialOrigin:
     def message(self, body: bytes) -> Message[Any]:
         """Make a message of *body*, as if it were delivered for the first time."""
         self._count += 1
-        header = BASIC + len(body).to_bytes(8, "big") + NO_PROPERTIES
-        routing = b"\x00" + bytes([len(self.queue.encode())]) + self.queue.encode()
+        routing, header = routed(self.queue), plain_header(len(body))
         return self.adopt(Message(self, self._count, False, routing, header, body, time.monotonic()))
 
     def adopt(self, message: Message[Any]) -> Message[Any]:

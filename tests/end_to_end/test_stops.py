@@ -3,6 +3,7 @@
 import signal
 
 import anyio
+import httpx2
 import pytest
 
 from flow.broker.url import BrokerUrl
@@ -10,6 +11,7 @@ from flow.demo.crm_server import CrmServer
 from flow.demo.signatures import action, body
 from flow.signals import TOGETHER
 from tests.end_to_end.conftest import Flow, action_ids, holds, lines
+from tests.nodes.postgresql_node import PostgreSQLNode
 from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.anyio
@@ -80,4 +82,38 @@ async def test_stopping_while_the_broker_is_away_is_prompt(flow: Flow) -> None:
     running.signal(signal.SIGTERM)
 
     assert await running.end(5) == 0
+    assert running.account["received"] == 0
+
+
+@pytest.mark.timeout(180)
+async def test_a_database_that_is_away_at_the_start_is_waited_for_alive(
+    flow: Flow, postgresql: PostgreSQLNode, postgresql_url: str
+) -> None:
+    """A probe that found nobody would have the process restarted for as long as that lasts."""
+    postgresql.stop()
+    try:
+        running = await flow.run("pipelines.crm", FLOW_DATABASE_URL=postgresql_url)
+        address = (await running.says("metrics and health at")).partition(" at ")[2]
+        await running.says("waiting for the database")
+        async with httpx2.AsyncClient(base_url=address, trust_env=False) as client:
+            alive, ready = await client.get("/livez"), await client.get("/readyz")
+            health = (await client.get("/healthz")).json()
+    finally:
+        postgresql.start()
+    await running.says("consumes acme.crm")
+
+    assert (alive.status_code, ready.status_code) == (200, 503)
+    assert ready.text.startswith("waiting for the database: ")
+    assert health["pipelines"]["crm"]["ledger"] == "down"
+    assert await running.stop() == 0
+
+
+@pytest.mark.timeout(120)
+async def test_stopping_while_the_database_is_away_is_prompt(flow: Flow) -> None:
+    running = await flow.run("pipelines.crm", FLOW_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    await running.says("waiting for the database")
+
+    running.signal(signal.SIGTERM)
+
+    assert await running.end(30) == 0
     assert running.account["received"] == 0
