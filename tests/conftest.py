@@ -8,17 +8,18 @@ from pathlib import Path
 
 import anyio
 import pytest
-import trustme
 from anyio.from_thread import start_blocking_portal
 from hypothesis import settings
 
+from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
 from flow.records.database import Database
+from tests.broker.queues import Queues, connected
 from tests.examples import QUICK, USUAL
 from tests.nodes.postgresql_control import PostgreSQLControl
 from tests.nodes.postgresql_node import PostgreSQLNode
 from tests.nodes.rabbitmq_control import RabbitMQControl
-from tests.nodes.rabbitmq_node import Certificate, RabbitMQNode
+from tests.nodes.rabbitmq_node import Certificate, RabbitMQNode, free_ports
 from tests.targets.sqs_server import SqsServer
 
 SLOW = (
@@ -86,13 +87,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """A certificate for localhost, and the authority that signed it."""
-    folder = tmp_path_factory.mktemp("certificate")
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost", "127.0.0.1")
-    authority.cert_pem.write_to_path(folder / "authority.pem")
-    issued.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
-    issued.private_key_pem.write_to_path(folder / "key.pem")
-    return Certificate(folder / "authority.pem", folder / "certificate.pem", folder / "key.pem")
+    return Certificate.issued(tmp_path_factory.mktemp("certificate"), "localhost", "127.0.0.1")
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +129,46 @@ def vhost(rabbitmq: RabbitMQControl) -> Iterator[str]:
 def amqp_url(rabbitmq: RabbitMQControl, vhost: str) -> str:
     """The URL of the virtual host of this test."""
     return rabbitmq.url(vhost)
+
+
+@pytest.fixture
+def url(amqp_url: str) -> BrokerUrl:
+    """The same, taken apart."""
+    return BrokerUrl.parse(amqp_url)
+
+
+@pytest.fixture
+async def publisher(url: BrokerUrl) -> AsyncIterator[Publisher]:
+    """A publisher in the virtual host of this test."""
+    publisher = Publisher(url)
+    yield publisher
+    await publisher.close()
+
+
+@pytest.fixture
+async def queues(amqp_url: str) -> AsyncIterator[Queues]:
+    """Queues in the virtual host of this test."""
+    connection = await connected(amqp_url)
+    yield Queues(await connection.channel())
+    with anyio.move_on_after(3):
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def managed() -> Iterator[RabbitMQNode]:
+    """A node with the management API; tests use virtual hosts of their own on it."""
+    node = RabbitMQNode(plugins=["rabbitmq_management"])
+    try:
+        anyio.run(node.start)
+        yield node
+    finally:
+        node.discard()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port at which nobody listens."""
+    return free_ports(1)[0]
 
 
 @pytest.fixture

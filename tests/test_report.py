@@ -81,6 +81,7 @@ def test_counters_and_histograms_are_added() -> None:
             {"last_success_at": 8.0},
             8,
         ),
+        ('flow_ledger_up{pipeline="crm"}', {"ledger_up": False}, {}, 0),
         ('flow_circuit_open{batcher="default",pipeline="crm"}', {"circuit_open": {"default": True}}, {}, 1),
     ],
 )

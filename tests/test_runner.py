@@ -14,7 +14,7 @@ from flow.pipeline import Pipeline
 from flow.runner import Runner, RunOptions
 from flow.schema import IdsMessage
 from flow.topology import DEAD_QUEUE, PARK_EXCHANGE
-from tests.broker.queues import Queues, connected, until
+from tests.broker.queues import Queues, until
 from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.anyio
@@ -34,14 +34,6 @@ class Ids(Pipeline[IdsMessage]):
 
     def handle_message(self, message: Message[IdsMessage]) -> IdsMessage:
         return message.body
-
-
-@pytest.fixture
-async def queues(amqp_url: str) -> AsyncIterator[Queues]:
-    connection = await connected(amqp_url)
-    yield Queues(await connection.channel())
-    with anyio.move_on_after(3):
-        await connection.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Several queues on a real broker: they come and go while running, and one that is wrong touches no other."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -133,18 +133,25 @@ async def test_a_queue_that_is_missing_at_start_touches_no_other(queues: Queues,
     assert "1 of 2 queues wait: The queue missing does not exist" in told
 
 
+@pytest.fixture
+def one_is_probed(rabbitmq: RabbitMQControl, vhost: str) -> Callable[[], Awaitable[bool]]:
+    """Tells whether one message of 50 in the queue a is out, and no more."""
+
+    async def probed() -> bool:
+        lengths = await rabbitmq.queue_lengths(vhost)
+        return lengths["a"] == QueueLength(ready=49, unacknowledged=1)
+
+    return probed
+
+
 async def test_a_queue_that_is_lost_while_it_rests_is_still_probed_with_one_message(
-    queues: Queues, amqp_url: str, rabbitmq: RabbitMQControl, vhost: str
+    queues: Queues, amqp_url: str, one_is_probed: Callable[[], Awaitable[bool]]
 ) -> None:
     """F41: so it is when the whole session is lost."""
     pipeline = Changing()
     pipeline.down = True
     await queues.fill("a", [body(n) for n in range(50)])
     prefetches: list[int] = []
-
-    async def rests() -> bool:
-        lengths = await rabbitmq.queue_lengths(vhost)
-        return lengths["a"] == QueueLength(ready=49, unacknowledged=1)
 
     async with running(pipeline, amqp_url, longest_hold=0.5) as runner:
 
@@ -158,7 +165,7 @@ async def test_a_queue_that_is_lost_while_it_rests_is_still_probed_with_one_mess
             prefetches.append(new.consumer.prefetch)
 
         await pipeline.send.send(["a", "b"])
-        await eventually(rests)
+        await eventually(one_is_probed)
         first = line()
         assert first is not None
         first._fail(ConnectionLost("The broker closed the channel"))
@@ -391,20 +398,16 @@ async def test_without_any_queue_the_set_up_is_wrong(amqp_url: str) -> None:
 
 
 async def test_what_waits_too_long_for_its_target_goes_back_and_one_message_probes(
-    queues: Queues, amqp_url: str, rabbitmq: RabbitMQControl, vhost: str
+    queues: Queues, amqp_url: str, one_is_probed: Callable[[], Awaitable[bool]]
 ) -> None:
     """F41: no attempt is spent, the broker keeps the rest, and afterwards everything is delivered."""
     pipeline = Changing()
     pipeline.down = True
     await queues.fill("a", [body(n) for n in range(50)])
 
-    async def one_is_unacknowledged() -> bool:
-        lengths = await rabbitmq.queue_lengths(vhost)
-        return lengths["a"] == QueueLength(ready=49, unacknowledged=1)
-
     async with running(pipeline, amqp_url, longest_hold=0.5) as runner:
         await pipeline.send.send(["a", "b"])
-        await eventually(one_is_unacknowledged)
+        await eventually(one_is_probed)
         await queues.fill("b", [body(99)])
         pipeline.down = False
         await until(lambda: len(pipeline.seen) == 51)

@@ -8,6 +8,7 @@ import pytest
 from flow.broker import faults
 from flow.broker.border import Expired, bounded
 from flow.errors import BrokerError, ConnectionLost
+from tests.broker.queues import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +42,7 @@ async def test_answer_is_returned() -> None:
 async def test_operation_without_an_answer_is_given_up() -> None:
     peer = Peer()
 
-    with pytest.raises(ConnectionLost, match="Expired"), anyio.fail_after(1):
+    with pytest.raises(ConnectionLost, match="Expired"), anyio.fail_after(PATIENCE):
         await bounded(peer.answer(), seconds=0.05, give_up=peer.dropped.set, fault=fault)
 
     assert peer.ended
@@ -50,7 +51,7 @@ async def test_operation_without_an_answer_is_given_up() -> None:
 async def test_operation_of_a_cancelled_caller_is_given_up() -> None:
     peer = Peer()
 
-    with anyio.fail_after(1), anyio.move_on_after(0.05) as scope:
+    with anyio.fail_after(PATIENCE), anyio.move_on_after(0.05) as scope:
         await bounded(peer.answer(), seconds=3600, give_up=peer.dropped.set, fault=fault)
 
     assert scope.cancelled_caught

@@ -1,6 +1,5 @@
 """Publishing on a real broker: what returns has arrived, what raises says why, and nothing hangs."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -24,13 +23,6 @@ from tests.nodes.rabbitmq_control import RabbitMQControl
 from tests.nodes.rabbitmq_node import RabbitMQNode
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
-
-
-@pytest.fixture
-async def publisher(url: BrokerUrl) -> AsyncIterator[Publisher]:
-    publisher = Publisher(url)
-    yield publisher
-    await publisher.close()
 
 
 async def attempt(publisher: Publisher, key: str, body: bytes = b"", **options: Any) -> BrokerError | None:

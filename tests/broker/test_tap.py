@@ -20,6 +20,7 @@ from aiormq.exceptions import AMQPConnectionError, AMQPError
 from pamqp.commands import Basic, Channel, Connection
 from yarl import URL
 
+from flow.broker import tap
 from flow.broker.frames import BrokenStream
 from flow.broker.settling import Settler
 from flow.broker.tap import Receive, SilentBroker, TapProtocol, TapTransportFactory
@@ -421,7 +422,7 @@ async def test_a_silent_broker_is_given_up_with_the_named_error() -> None:
         start = time.monotonic()
         await until(lambda: connection.closing.done() and asking.done())
 
-        assert 0.2 < time.monotonic() - start < 2
+        assert time.monotonic() - start > 0.2
         assert isinstance(ended_with(connection), SilentBroker)
         assert asking.exception() is side.tap.error
         assert str(side.tap.error).startswith("The broker has been silent for 0.")
@@ -633,9 +634,10 @@ async def test_a_missing_context_is_an_error_and_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
 async def test_a_peer_that_only_accepts_is_left_as_soon_as_we_like(
-    scheme: str, client_tls: ssl.SSLContext
+    scheme: str, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F25: neither the missing handshake of TLS nor that of AMQP can hold us."""
+    monkeypatch.setitem(tap.TLS, "ssl_handshake_timeout", 3600)
     gone: list[bytes] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -649,23 +651,21 @@ async def test_a_peer_that_only_accepts_is_left_as_soon_as_we_like(
         connection = aiormq.Connection(
             f"{scheme}://127.0.0.1:{port}/", context=client_tls, transport_factory=side.factory
         )
-        start = time.monotonic()
         connecting = asyncio.ensure_future(connection.connect())
         await asyncio.wait({connecting}, timeout=0.3)
         side.factory.abort()
         connecting.cancel()
-        await asyncio.wait({connecting})
 
-        assert time.monotonic() - start < 2
-        await until(lambda: gone)
+        await until(lambda: connecting.done() and gone)
         with suppress(asyncio.CancelledError, AMQPError):
             await connecting
 
 
 async def test_a_peer_that_is_silent_after_the_handshake_of_tls_is_left_at_once(
-    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F25: without the abort, taking leave in TLS would wait for the peer."""
+    monkeypatch.setitem(tap.TLS, "ssl_shutdown_timeout", 3600)
     side = Side()
     async with Peer(server_tls, mute=True) as peer:
         connection = aiormq.Connection(peer.url, context=client_tls, transport_factory=side.factory)
@@ -673,11 +673,9 @@ async def test_a_peer_that_is_silent_after_the_handshake_of_tls_is_left_at_once(
         await until(lambda: peer.connections)
         peer.connections[0].transport.pause_reading()
 
-        start = time.monotonic()
         side.factory.abort()
-        await asyncio.wait({connecting})
 
-        assert time.monotonic() - start < 1
+        await until(connecting.done)
         assert isinstance(connecting.exception(), AMQPConnectionError)
 
 

@@ -3,16 +3,14 @@
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
 
 import anyio
-import pytest
 
 from flow.broker.declaring import Declarer
-from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
 
 OWN = ("AMQP_URL", "PROCA_URL", "FLOW_")
@@ -69,18 +67,6 @@ async def end_of(process: anyio.abc.Process, number: signal.Signals | None = Non
         code = await process.wait()
     await process.aclose()
     return Ended(code, texts[0].decode(), texts[1].decode())
-
-
-@pytest.fixture
-def url(amqp_url: str) -> BrokerUrl:
-    return BrokerUrl.parse(amqp_url)
-
-
-@pytest.fixture
-async def publisher(url: BrokerUrl) -> AsyncIterator[Publisher]:
-    publisher = Publisher(url)
-    yield publisher
-    await publisher.close()
 
 
 async def until_ready(url: BrokerUrl, queue: str, enough: Callable[[int], bool]) -> int:

@@ -1,8 +1,5 @@
 """`flow org` as a process, with and without the management API."""
 
-from collections.abc import Iterator
-
-import anyio
 import pytest
 
 from flow.broker.declaring import Declarer
@@ -15,16 +12,6 @@ from tests.nodes.rabbitmq_node import RabbitMQNode
 from tests.plumbing.consumer import Consumer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
-
-
-@pytest.fixture(scope="module")
-def managed() -> Iterator[RabbitMQNode]:
-    node = RabbitMQNode(plugins=["rabbitmq_management"])
-    try:
-        anyio.run(node.start)
-        yield node
-    finally:
-        node.discard()
 
 
 def lines(ended: Ended) -> list[str]:

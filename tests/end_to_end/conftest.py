@@ -15,6 +15,7 @@ import pytest
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
+from flow.demo.signatures import action, body
 from flow.plumbing.setup import set_up, topology_for
 from tests.nodes.rabbitmq_control import QueueLength, RabbitMQControl
 
@@ -187,3 +188,12 @@ async def holds(rabbitmq: RabbitMQControl, amqp_url: str, queue: str, ready: int
 def lines(bodies: list[Any]) -> bytes:
     """Return *bodies* as lines for `flow push --lines`."""
     return b"\n".join(bodies) + b"\n"
+
+
+async def push(flow: Flow, numbers: range, **environment: str) -> None:
+    """Publish an action for each of *numbers* with `flow push`."""
+    bodies = lines([body(action(number)) for number in numbers])
+    pushed = await flow(
+        "push", "deliver", "acme.system.action", "-", "--lines", standard_input=bodies, **environment
+    )
+    assert pushed.returncode == 0, pushed.stderr

@@ -11,7 +11,6 @@ import os
 import random
 import re
 import signal
-import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +36,7 @@ from flow.records.database import Database
 from flow.records.tables import claims, ledger, outbox
 from tests.broker.queues import connected, eventually, until
 from tests.end_to_end.conftest import Flow, FlowProcess, environment
+from tests.nodes.rabbitmq_node import free_ports
 from tests.records.signatures import START
 from tests.targets.mail_server import Postbox, Received, mail_server
 from tests.targets.sqs_server import SqsServer
@@ -430,11 +430,6 @@ class People:
             return
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 def settings(world: World, address: str, templates: Path, database_url: str) -> dict[str, str]:
     return {
         "FLOW_DATABASE_URL": database_url,
@@ -722,7 +717,7 @@ async def test_every_supporter_has_the_mails_of_the_model_and_everybody_else_kno
     Templates(tmp_path / "templates")
     begin = time.monotonic()
     async with opened_world(amqp_url, postgresql_url, sqs, tmp_path) as (world, tasks):
-        port = free_port()
+        [port] = free_ports(1)
         address = f"http://127.0.0.1:{port}"
         world.flow.environment |= settings(world, address, tmp_path / "templates", postgresql_url)
         await set_up(world.flow)

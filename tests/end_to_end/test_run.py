@@ -7,8 +7,7 @@ import pytest
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
-from flow.demo.signatures import action, body
-from tests.end_to_end.conftest import Flow, lines
+from tests.end_to_end.conftest import Flow, push
 from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -29,13 +28,6 @@ def write(
     flow: Flow, module: str, *, name: str = "Other", queue: str = "acme.crm", does: str = "pass"
 ) -> None:
     (flow.folder / f"{module}.py").write_text(OTHER.format(name=name, queue=queue, does=does))
-
-
-async def push(flow: Flow, numbers: range, **environment: str) -> None:
-    bodies = lines([body(action(number)) for number in numbers])
-    arguments = ("push", "deliver", "acme.system.action", "-", "--lines")
-    pushed = await flow(*arguments, standard_input=bodies, **environment)
-    assert pushed.returncode == 0, pushed.stderr
 
 
 async def test_several_targets_run_in_one_process_with_a_session_each(

@@ -8,19 +8,12 @@ import pytest
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
-from flow.demo.signatures import action, body
 from flow.signals import TOGETHER
-from tests.end_to_end.conftest import Flow, action_ids, holds, lines
+from tests.end_to_end.conftest import Flow, action_ids, holds, push
 from tests.nodes.postgresql_node import PostgreSQLNode
 from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.anyio
-
-
-async def push(flow: Flow, numbers: range) -> None:
-    bodies = lines([body(action(number)) for number in numbers])
-    pushed = await flow("push", "deliver", "acme.system.action", "-", "--lines", standard_input=bodies)
-    assert pushed.returncode == 0, pushed.stderr
 
 
 @pytest.mark.timeout(180)

@@ -10,19 +10,12 @@ import pytest
 
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
-from flow.demo.signatures import action, body
 from flow.signals import TOGETHER
 from tests.broker.queues import eventually
-from tests.end_to_end.conftest import Flow, FlowProcess, action_ids, holds, lines
+from tests.end_to_end.conftest import Flow, FlowProcess, action_ids, holds, push
 from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
-
-
-async def push(flow: Flow, numbers: range) -> None:
-    bodies = lines([body(action(number)) for number in numbers])
-    pushed = await flow("push", "deliver", "acme.system.action", "-", "--lines", standard_input=bodies)
-    assert pushed.returncode == 0, pushed.stderr
 
 
 async def process_of(running: FlowProcess, worker: int) -> int:

@@ -149,6 +149,7 @@ async def test_a_part_that_ends_unexpectedly_ends_the_process(world: World, part
 
     second = await world.run("Batches")
     await world.ends()
+    await world.idle(second)  # the sink may have been told of everything before
     await world.stop(second)
 
     assert code == 1, broken.lines

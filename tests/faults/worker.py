@@ -1,6 +1,7 @@
 """The pipelines that the tests of faults run: they tell a sink over HTTP, and do what a setting orders."""
 
 import asyncio
+import inspect
 import os
 import signal
 import ssl
@@ -80,19 +81,26 @@ class Telling(Pipeline[Numbered]):
             os.kill(os.getpid(), signal.SIGKILL)
         return {result.id: result for result in results}
 
-    def cancel_tasks(self) -> None:
-        """Do what no callback may do."""
-        for task in asyncio.all_tasks():
-            if self.settings.cancels in task.get_name() and task is not asyncio.current_task():
-                task.cancel()
+    def cancel_tasks(self) -> bool:
+        """Do what no callback may do; tell whether those tasks were there, and had begun."""
+        found = [
+            task
+            for task in asyncio.all_tasks()
+            if self.settings.cancels in task.get_name() and task is not asyncio.current_task()
+        ]
+        if not found or any(inspect.getcoroutinestate(task.get_coro()) == "CORO_CREATED" for task in found):
+            return False
+        for task in found:
+            task.cancel()
+        return True
 
     async def trouble(self, message: Message[Numbered]) -> None:
         """Do what is ordered for *message*."""
         if message.body.n == self.settings.exits_at:
             os._exit(9)
         if message.body.n == self.settings.cancels_at:
-            await anyio.sleep(0.5)  # all parts have begun by then
-            self.cancel_tasks()
+            while not self.cancel_tasks():  # noqa: ASYNC110 (a part that begins tells nobody)
+                await anyio.sleep(0.01)
         if message.body.n == self.settings.slow_at:
             await anyio.sleep(self.settings.slow)
         if message.body.n == self.settings.hangs_at:

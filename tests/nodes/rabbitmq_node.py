@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 import anyio
+import trustme
 
 from flow.errors import BrokerError
 from tests.nodes.rabbitmq_control import RabbitMQControl, run
@@ -40,6 +41,17 @@ class Certificate:
     authority: Path
     certificate: Path
     key: Path
+
+    @classmethod
+    def issued(cls, folder: Path, *names: str) -> "Certificate":
+        """Have an authority of its own issue one for *names*, in *folder*."""
+        authority = trustme.CA()
+        issued = authority.issue_cert(*names)
+        made = cls(folder / "authority.pem", folder / "certificate.pem", folder / "key.pem")
+        authority.cert_pem.write_to_path(made.authority)
+        issued.cert_chain_pems[0].write_to_path(made.certificate)
+        issued.private_key_pem.write_to_path(made.key)
+        return made
 
 
 class RabbitMQNode(RabbitMQControl):

@@ -1,6 +1,5 @@
 """A real CRM over HTTP, and the callbacks of the pipeline called as the engine calls them."""
 
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import deepcopy
@@ -102,12 +101,3 @@ def signature(number: int = 7, **privacy: Any) -> dict[str, Any]:
 def told(verdict: Verdict | None) -> tuple[str, str]:
     assert verdict is not None
     return type(verdict).__name__, verdict.reason
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -439,14 +439,23 @@ async def test_whole_messages_are_mailed_without_records(postbox: Postbox, kind:
 
 async def test_old_messages_and_events_pass(postbox: Postbox) -> None:
     old = json.loads(sample("action_old"))
-    results = await run_messages(
-        thank_you(postbox), [old, sample("email_status"), sample("campaign_updated"), sample("ids_supporter")]
-    )
+    thanked = old | {"actionId": 8, "actionPage": old["actionPage"] | {"thankYouTemplate": "thank_you"}}
+    silent = thanked | {"actionId": 9, "privacy": None}
+    events = [sample("email_status"), sample("campaign_updated")]
+    results = await run_messages(thank_you(postbox), [old, thanked, silent, *events, sample("ids_supporter")])
 
-    assert [result.outcome for result in results[1:3]] == [Outcome.SKIPPED] * 2
-    assert results[0].outcome in (Outcome.DELIVERED, Outcome.SKIPPED)
-    assert results[3].outcome is Outcome.RETRYING
-    assert results[3].reason.startswith("nothing is known of the action")
+    assert told(results)[:5] == [
+        (Outcome.SKIPPED, "the action page has no template for it"),  # only its provider's name for one
+        (Outcome.DELIVERED, ""),
+        (Outcome.SKIPPED, "there is no consent"),
+        (Outcome.SKIPPED, "an event"),
+        (Outcome.SKIPPED, "an event"),
+    ]
+    assert results[5].outcome is Outcome.RETRYING
+    assert results[5].reason.startswith("nothing is known of the action")
+    assert [(one.to, one.mail["Subject"]) for one in postbox.received] == [
+        (["ada@example.org"], "Danke: Clean water")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,15 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path) -> None:
             templates.find("t", locale).render({"first_name": "Ada"})
 
 
+def test_a_template_that_makes_too_much_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "t/default", subject_txt="x", body_txt="{{ 'y' * count }}")
+    template = Templates(str(tmp_path)).find("t", "en")
+
+    assert len(template.render({"count": 1 << 20}).text) == (1 << 20) + 1  # a line has an end
+    with pytest.raises(Retry, match=r"^the template t/default/body\.txt makes more than 1 MiB$"):
+        template.render({"count": (1 << 20) + 1})
+
+
 @pytest.mark.parametrize(
     "name", ["", "../confirm", "/etc", "a//b", "a/../b", ".git", "a\nb", "x" * 200, "a\\b"]
 )
