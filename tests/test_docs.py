@@ -10,16 +10,22 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
+from msgspec.structs import fields
 
+from flow import schema
 from flow.cli import COMMANDS
 from flow.looplag import LoopLag
 from flow.metrics import COUNTERS, GAUGES, HISTOGRAMS, Family, exposition
+from flow.schema import ActionMessage, EventMessage, IdsMessage
 from flow.target import load
+from tests.cli.conftest import run_flow
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs" / "examples" / "signatures.py"
 EXAMPLE_TESTS = EXAMPLE.with_name("test_signatures.py")
+MESSAGES = ROOT / "docs" / "messages.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 DOCUMENTS = sorted(
     path
@@ -30,7 +36,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 FILE = re.compile(r"\b(?:flow|tests|docs|deploy|pipelines|benchmarks)/[\w./-]*\w\.(?:py|md|yml|sh|service)\b")
-OTHERS = {"--require-hashes"}  # flags of other programs
+OTHERS = {"--require-hashes", "--no-deps"}  # flags of other programs
 
 
 def name_of(path: Path) -> str:
@@ -39,7 +45,8 @@ def name_of(path: Path) -> str:
 
 def table(document: str, heading: str) -> list[list[str]]:
     """Return the cells of the first table under *heading*, without its head."""
-    section = document.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    section = re.split(rf"^##+ {re.escape(heading)}$", document, flags=re.MULTILINE)[1]
+    section = re.split("^##", section, flags=re.MULTILINE)[0]
     rows = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows[2:]]
 
@@ -295,3 +302,50 @@ def files() -> Iterator[Path]:
             path = Path(folder) / name
             if path.suffix in TEXTS and not name.startswith("."):
                 yield path
+
+
+PARTS = {
+    "`proca:action:2`": ActionMessage,
+    "`proca:event:2`": EventMessage,
+    "`proca:ids:1`": IdsMessage,
+    "key": schema.PublicKey,
+} | {
+    one.__name__[0].lower() + one.__name__[1:]: one
+    for one in schema.Wire.__subclasses__()
+    if one.__struct_config__.tag is None and one is not schema.PublicKey
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_page_of_the_messages_has_the_fields_of_the_schema(part: str) -> None:
+    rows = [(row[0].strip("*`"), row[0].startswith("**")) for row in table(MESSAGES.read_text(), part)]
+
+    assert rows == [(field.encode_name, field.required) for field in fields(PARTS[part])]
+
+
+def test_the_page_of_the_messages_has_no_other_parts() -> None:
+    headings = HEADING.findall(MESSAGES.read_text())[1:]
+
+    assert [one for one in headings if one != "The parts"] == [
+        one for one in headings if one in PARTS and headings.count(one) == 1
+    ]
+    assert len(headings) == len(PARTS) + 1 > 10
+
+
+def test_the_messages_of_the_examples_can_be_read_and_are_made_up() -> None:
+    lines = (EXAMPLE.parent / "actions.jsonl").read_bytes().splitlines()
+    found = [msgspec.json.decode(line, type=ActionMessage) for line in lines]
+
+    assert len({one.action_id for one in found}) == len(found) >= 10
+    assert all(str(one.contact.email).endswith("@example.org") for one in found)
+
+
+@pytest.mark.anyio
+async def test_the_submissions_of_the_examples_are_stored(tmp_path: Path) -> None:
+    file = EXAMPLE.parent / "submissions.jsonl"
+    database = {"FLOW_DATABASE_URL": f"sqlite:///{tmp_path / 'records.db'}"}
+
+    ended = await run_flow("submit", str(file), "--no-publish", folder=tmp_path, **database)
+
+    assert ended.code == 0, ended.err
+    assert "stored 3 actions, 0 submitted before, 3 definitions, 0 wrong" in ended.out
