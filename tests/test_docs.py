@@ -206,15 +206,6 @@ def metrics_table() -> list[list[str]]:
     return table(OPERATIONS.read_text(), "Metrics")
 
 
-def test_alerts_ask_for_metrics_that_exist() -> None:
-    known = {name.strip("`") for name, *_ in metrics_table()}
-    expressions = [line for line in (ROOT / "deploy" / "alerts.yml").read_text().splitlines() if ":" in line]
-
-    named = {name.removesuffix("_bucket") for line in expressions for name in re.findall(r"flow_\w+", line)}
-    assert len(named) >= 5
-    assert named - known == set()
-
-
 def test_sentences_that_are_explained_are_said() -> None:
     """Every part between the placeholders stands in a text of the program."""
     said = {
