@@ -34,7 +34,13 @@ TRIES = 100  # ports that are tried one after the other
     "--org", "organisations", multiple=True, metavar="NAME", help="The queue NAME.crm too; repeatable."
 )
 @click.option("--queue", "queues", multiple=True, metavar="NAME", help="This work queue too; repeatable.")
-@click.option("--queue-type", type=click.Choice(QUEUE_TYPES), default="quorum", show_default=True)
+@click.option(
+    "--queue-type",
+    type=click.Choice(QUEUE_TYPES),
+    default="quorum",
+    show_default=True,
+    help="As for flow setup.",
+)
 @click.option(
     "--retry-delay",
     type=float,

@@ -61,7 +61,13 @@ TOKENS = "FLOW_API_TOKENS"
     metavar="SECONDS",
     help="How often the outbox is looked through for what a crash left behind.",
 )
-@click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    show_default=True,
+    help="How the log is written to standard error.",
+)
 def serve(
     url: BrokerUrl,
     database_url: DatabaseUrl,
