@@ -15,6 +15,7 @@ found() {
         set -- /usr/lib/postgresql/*/bin/initdb
         ;;
     chromium)
+        command -v chromium >/dev/null 2>&1 || return 1 # the browser itself, beside its driver
         program=chromedriver
         set --
         ;;

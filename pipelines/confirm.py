@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
 
 from flow import Batch, Batching, Claim, Message, Pipeline, RateLimit, Retries, Skip
-from flow.records.mailing import Recipient, Recipients
 from flow.schema import ActionMessage, IdsMessage
 from flow.targets.letters import Letter
 from flow.targets.links import ConfirmLinks
-from flow.targets.mail import MailTarget, SupporterMailSettings
+from flow.targets.mail import MailTarget, Recipient, Recipients, SupporterMailSettings
 from flow.targets.senders import paced
 
 

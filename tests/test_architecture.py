@@ -76,7 +76,7 @@ OUTSIDE = {
     "sqlalchemy": {"records"},
     "alembic": {"records"},
 }
-PUBLIC_FOR_PIPELINES = {"flow", "flow.schema", "flow.crypto", "flow.targets", "flow.records"}
+PUBLIC_FOR_PIPELINES = {"flow", "flow.schema", "flow.crypto", "flow.targets"}
 FILES = sorted((ROOT / "flow").rglob("*.py"))
 PIPELINES = sorted((ROOT / "pipelines").rglob("*.py"))
 

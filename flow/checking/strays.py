@@ -60,12 +60,14 @@ def stray(binding: BindingFacts, topology: Topology) -> bool:
     """Whether a *binding* that is not in the *topology* takes messages where they do not belong.
 
     Queues of other organisations with their own bindings belong there, and so does whatever feeds a work
-    queue that was named by itself.
+    queue that was named by itself, unless it was said what shall feed it.
     """
     target, source = binding.destination, binding.exchange
     ours = {one.name for one in topology.exchanges}
     named = {one.name for one in topology.queues}
+    fed = {one.queue for one in topology.bindings if one.exchange != RETRY_EXCHANGE}
     of_setup = target in OF_SETUP or MADE_BY_SETUP.fullmatch(target) is not None
+    known = of_setup or target in fed
     if source == RETRY_EXCHANGE:
         return not binding.to_queue or binding.key != target
     if source in (FAIL_EXCHANGE, PARK_EXCHANGE):
@@ -73,8 +75,8 @@ def stray(binding: BindingFacts, topology: Topology) -> bool:
     if binding.to_queue and of_setup and own(binding):
         return False
     if source in ours:
-        return of_setup or target not in named or not binding.to_queue
-    return binding.to_queue and target in named and of_setup
+        return known or target not in named or not binding.to_queue
+    return binding.to_queue and target in named and known
 
 
 def own(binding: BindingFacts) -> bool:

@@ -2,10 +2,10 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import click
@@ -20,13 +20,41 @@ from flow.cli.private import new_file
 from flow.cli.table import table
 from flow.exits import FAILED
 from flow.parking import Parked
-from flow.plumbing.dead import Look, Selection, replay, visit
+from flow.plumbing.dead import Look, Selection, drop, replay, visit
 from flow.plumbing.park import WINDOW
 from flow.plumbing.spool import load, spooled
 
+F = TypeVar("F", bound=Callable[..., Any])
 UNKNOWN = "no parked message has the id {}: `flow dead list` tells the ids"
 
 of_queue = click.option("--queue", metavar="QUEUE", help="Only messages that failed in this queue.")
+
+
+def which(command: F) -> F:
+    """Add the options that say which messages are meant: --queue, --id and --all."""
+    everything = click.option(
+        "--all", "everything", is_flag=True, allow_from_autoenv=False, help="Whatever is parked."
+    )
+    ids = click.option(
+        "--id",
+        "ids",
+        multiple=True,
+        metavar="ID",
+        allow_from_autoenv=False,
+        help="Only this message; may be repeated.",
+    )
+    return of_queue(ids(everything(command)))
+
+
+def selected(queue: str | None, ids: Sequence[str], everything: bool) -> Selection:
+    """Return which messages are meant.
+
+    Raises:
+        click.UsageError: that was not said, or in two ways.
+    """
+    if everything == bool(queue or ids):
+        raise click.UsageError("say which messages: either --queue or --id, or --all")
+    return Selection(queue=queue, ids=frozenset(ids))
 
 
 @click.group()
@@ -88,35 +116,49 @@ def show_(identifier: str, url: BrokerUrl, show_personal_data: bool) -> None:
 
 @dead.command("replay")
 @amqp_url
-@of_queue
-@click.option(
-    "--id",
-    "ids",
-    multiple=True,
-    metavar="ID",
-    allow_from_autoenv=False,
-    help="Only this message; may be repeated.",
-)
-@click.option("--all", "everything", is_flag=True, allow_from_autoenv=False, help="Whatever is parked.")
+@which
 def replay_(url: BrokerUrl, queue: str | None, ids: Sequence[str], everything: bool) -> None:
     """Send parked messages back to the queues in which they failed, with all attempts before them again.
 
     A message leaves the park only after the broker has confirmed its copy: if this command is interrupted, it
     may be in both places, never in none.
     """
-    if everything == bool(queue or ids):
-        raise click.UsageError("say which messages: either --queue or --id, or --all")
     replayed: list[str] = []
-    selection = Selection(queue=queue, ids=frozenset(ids))
+    selection = selected(queue, ids, everything)
     look = anyio.run(replay, url, selection, lambda parked: replayed.append(parked.id))
-    for failure in look.failures:
-        say(printable(failure))
-    missing = sorted(selection.ids - set(look.found))
-    for identifier in missing:
-        say(UNKNOWN.format(printable(identifier)))
-    unseen = not selection.complete(look.found) and tell_unseen(look)
+    whole = tell(look, selection)
     click.echo(f"replayed {len(replayed)} of {look.waiting} parked messages")
-    sys.exit(FAILED if look.failures or missing or unseen else 0)
+    sys.exit(0 if whole else FAILED)
+
+
+@dead.command("drop")
+@amqp_url
+@which
+@click.option("--yes", is_flag=True, allow_from_autoenv=False, help="Do not ask.")
+def drop_(url: BrokerUrl, queue: str | None, ids: Sequence[str], everything: bool, yes: bool) -> None:
+    """Delete parked messages for good, after a question on the terminal unless --yes is given.
+
+    `flow dead export` keeps a copy of them. What is parked while the question waits is not deleted. The exit
+    code is 1 when the answer was no, or one of them is still there.
+    """
+    selection = selected(queue, ids, everything)
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask on: --yes deletes without a question")
+
+    async def agreed(count: int) -> bool:
+        return yes or await confirmed(f"Delete {count} parked message{'s' * (count > 1)} for good?")
+
+    look = anyio.run(drop, url, selection, agreed)
+    whole = tell(look, selection)
+    click.echo(f"dropped {look.deleted} of {look.waiting} parked messages")
+    sys.exit(0 if whole and look.deleted == len(look.found) else FAILED)
+
+
+async def confirmed(question: str) -> bool:
+    """Ask on the terminal while the connection goes on; everything but y or yes is a no."""
+    click.echo(f"{question} [y/N]: ", nl=False, err=True)
+    await anyio.wait_readable(sys.stdin)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @dead.command("export")
@@ -204,6 +246,17 @@ def text_of(body: bytes) -> dict[str, str]:
         return {"body": body.decode()}
     except UnicodeDecodeError:
         return {"body_base64": msgspec.to_builtins(body)}
+
+
+def tell(look: Look, selection: Selection) -> bool:
+    """Say what could not be done, which ids nobody has, and what was not looked at; whether all was well."""
+    for failure in look.failures:
+        say(printable(failure))
+    missing = sorted(selection.ids - set(look.found))
+    for identifier in missing:
+        say(UNKNOWN.format(printable(identifier)))
+    unseen = not selection.complete(look.found) and tell_unseen(look)
+    return not (look.failures or missing or unseen)
 
 
 def tell_unseen(look: Look) -> bool:

@@ -35,7 +35,13 @@ TRIES = 100  # ports that are tried one after the other
     "--org", "organisations", multiple=True, metavar="NAME", help="The queue NAME.crm too; repeatable."
 )
 @click.option("--queue", "queues", multiple=True, metavar="NAME", help="This work queue too; repeatable.")
-@click.option("--queue-type", type=click.Choice(QUEUE_TYPES), default="quorum", show_default=True)
+@click.option(
+    "--queue-type",
+    type=click.Choice(QUEUE_TYPES),
+    default="quorum",
+    show_default=True,
+    help="As for flow setup.",
+)
 @retry_delay_option
 def dev(
     host: str,

@@ -72,7 +72,13 @@ TOKENS = "FLOW_API_TOKENS"
     help="Where metrics and health are served; 0: any free port.",
 )
 @click.option("--no-ops", is_flag=True, envvar="FLOW_NO_OPS", help="Serve no metrics and no health.")
-@click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    show_default=True,
+    help="How the log is written to standard error.",
+)
 def serve(
     url: BrokerUrl,
     database_url: DatabaseUrl,

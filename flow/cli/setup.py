@@ -37,7 +37,16 @@ from flow.topology import QUEUE_TYPES, Binding, Queue, QueueType, Topology
     multiple=True,
     metavar="NAME",
     envvar="FLOW_SETUP_QUEUE",
-    help="This work queue too; repeatable.",
+    help="This work queue too; repeatable. What comes into it says --bind.",
+)
+@click.option(
+    "--bind",
+    "bindings",
+    multiple=True,
+    metavar="EXCHANGE:KEY",
+    envvar="FLOW_SETUP_BIND",
+    help="Bring what this exchange gets with this key into the one --queue; repeatable. 'deliver:acme.*.*' "
+    "is all that is delivered for acme.",
 )
 @click.option(
     "--queue-type",
@@ -63,6 +72,7 @@ def setup(
     url: BrokerUrl,
     organisations: Sequence[str],
     queues: Sequence[str],
+    bindings: Sequence[str],
     queue_type: QueueType,
     retry_delay: float,
     no_system_queues: bool,
@@ -77,9 +87,12 @@ def setup(
     """
     if dry_run and check:
         raise click.UsageError("--dry-run asks no broker, and --check compares with one: give one of them")
+    if bindings and len(queues) != 1:
+        raise click.UsageError("--bind goes with one --queue: set up one queue at a time")
     topology = topology_for(
         organisations,
         queues,
+        bindings,
         system_queues=not no_system_queues,
         queue_type=queue_type,
         retry_delay=retry_delay,

@@ -1,6 +1,6 @@
-"""Looks after parked messages: list, find, export, and replay to the queue where they failed."""
+"""Looks after parked messages: list, find, export, delete, and replay to the queue where they failed."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -53,6 +53,8 @@ class Look:
     """How many of them were looked at; the others are in other hands, or beyond the window."""
     found: list[str] = field(default_factory=list)
     """The ids of those that were meant."""
+    deleted: int = 0
+    """How many of these `drop` deleted."""
     failures: list[str] = field(default_factory=list)
     """What could not be done, a sentence each."""
 
@@ -119,6 +121,39 @@ async def replay(url: BrokerUrl, selection: Selection, done: Callable[[Parked], 
                 break
         if len(look.found) > len(look.failures):
             look.failures += await came_back(park)
+    return look
+
+
+async def drop(url: BrokerUrl, selection: Selection, agreed: Callable[[int], Awaitable[bool]]) -> Look:
+    """Delete the selected messages for good, if *agreed* says so of their number; all others stay parked.
+
+    They are held until it has said so: exactly these are deleted, whatever is parked meanwhile.
+
+    Raises:
+        NotFound: there is no park; `flow setup` makes it.
+        AccessDenied: the account may not read it.
+        ConnectionLost: the broker was not reached, or got lost, perhaps after some were deleted.
+    """
+    look, chosen = Look(), list[Message[Any]]()
+    async with opened_park(url, WINDOW) as park:
+        look.waiting = park.waiting
+        async for message in park.messages():
+            look.seen = park.seen
+            parked = read_parked(message)
+            message.raw = b""
+            if selection.holds(parked):
+                look.found.append(parked.id)
+                chosen.append(message)
+            if look.seen == WINDOW or selection.complete(look.found):
+                break
+        if chosen and await agreed(len(chosen)):
+            for message, identifier in zip(chosen, look.found, strict=True):
+                if message.origin.alive:
+                    message.origin.ack(message)
+                else:
+                    look.failures.append(f"{identifier} stays parked: the session was lost meanwhile")
+            await park.answered()
+            look.deleted = len(chosen) - len(look.failures)
     return look
 
 

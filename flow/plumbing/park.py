@@ -78,6 +78,14 @@ class Park:
         await self._inbox.wait(self._session.failed, most)
         return list(self._inbox.messages)
 
+    async def answered(self) -> None:
+        """Return once the broker has carried out what was settled here.
+
+        Raises:
+            ConnectionLost: the session ended, so that some of it may not have arrived.
+        """
+        await self._session.ready(DEAD_QUEUE)  # on the same channel, so after all that was written before
+
 
 @asynccontextmanager
 async def opened_park(url: BrokerUrl, window: int) -> AsyncIterator[Park]:

@@ -17,6 +17,7 @@ from flow.management import ManagementApi
 from flow.plumbing.organisations import drop
 from flow.plumbing.pool import Pool
 from flow.plumbing.push import WINDOW, Outgoing, Push, Unconfirmed
+from flow.plumbing.setup import binding_of
 from flow.topology import (
     QueueType,
     Topology,
@@ -94,9 +95,16 @@ class Plumbing:
         loop = global_topology(self._queue_type, self._retry_delay)
         return await self.set_up(loop + system_topology(self._queue_type))
 
-    async def set_up_queue(self, name: str) -> list[Drift]:
-        """Declare one work queue with its place in the retry loop, which must be there."""
-        return await self.set_up_queues([name])
+    async def set_up_queue(self, name: str, bindings: Iterable[str] = ()) -> list[Drift]:
+        """Declare one work queue with its place in the retry loop, which must be there.
+
+        The *bindings*, each like `deliver:acme.*.*`, bring messages into it; those it has already stay.
+
+        Raises:
+            ConfigError: the name or a binding cannot be used.
+        """
+        bound = Topology(bindings=tuple(binding_of(name, text) for text in bindings))
+        return await self.set_up(work_queue(name, self._queue_type) + bound)
 
     async def set_up_queues(self, names: Iterable[str]) -> list[Drift]:
         """Declare many work queues with their place in the retry loop, which must be there."""

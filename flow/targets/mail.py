@@ -11,7 +11,9 @@ from flow.options import seconds
 from flow.outcome import Reject, Retry, Skip
 from flow.ratelimit import RateLimit
 from flow.records.database import Database
-from flow.records.mailing import Recipient, reachable
+from flow.records.mailing import Recipient as Recipient  # this and the next are for pipelines
+from flow.records.mailing import Recipients as Recipients
+from flow.records.mailing import reachable
 from flow.records.url import VARIABLE
 from flow.schema import ActionMessage, IdsMessage
 from flow.settings import Secret, Settings

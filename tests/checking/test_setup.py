@@ -267,6 +267,23 @@ async def test_a_planted_drift_is_found_and_nothing_else(place: Place, planted: 
     assert await place.wrong() == sentences  # a check changes nothing
 
 
+async def test_a_queue_whose_bindings_are_named_has_these_and_no_others(place: Place) -> None:
+    wanted = topology_for(["acme"], ["my.queue"], ["deliver:acme.*.*"], system_queues=True)
+    assert await place.wrong(wanted) == [
+        "the binding deliver -> my.queue with the key acme.*.* is missing, so that my.queue gets no "
+        "messages: run `flow setup`"
+    ]
+
+    await set_up(place.url, wanted)
+    assert await place.wrong(wanted) == []
+    await place.channel.queue_bind("my.queue", "deliver", "#")
+
+    assert await place.wrong(wanted) == [
+        "the binding deliver -> my.queue with the key # is not wanted: " + TWICE
+    ]
+    assert await place.wrong() == []  # with --queue alone they are its owner's affair
+
+
 async def test_ten_drifts_at_once_are_all_told(place: Place) -> None:
     names = [
         "queue of another type",

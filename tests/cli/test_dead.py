@@ -1,6 +1,9 @@
 import json
+import os
 import signal
 import stat
+import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from flow.message import Message
 from flow.plumbing.setup import set_up, topology_for
 from flow.plumbing.spool import Spool, spooled
 from flow.topology import DEAD_QUEUE
-from tests.cli.conftest import end_of, run_flow, start_flow, until_ready
+from tests.cli.conftest import Ended, end_of, run_flow, start_flow, surroundings, until_ready
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
@@ -278,3 +281,63 @@ async def test_a_spool_is_loaded_into_the_park_and_emptied(amqp_url: str, tmp_pa
     assert loaded.err.endswith("odd.parked holds no parked message; it stays where it is\n")
     assert [(row["queue"], row["reason"]) for row in await rows(amqp_url)] == [("acme.crm", "never")] * 2
     assert [path.name for path in spooled(tmp_path / "spool")] == ["odd.parked"]
+
+
+async def test_dropped_messages_are_gone_and_all_others_stay(
+    amqp_url: str, url: BrokerUrl, publisher: Publisher
+) -> None:
+    for number in range(4):
+        await park(publisher, b"%d" % number, ["acme.crm", "other.crm"][number % 2])
+    one, _ = await rows(amqp_url, "--queue", "acme.crm")
+    await until_ready(url, DEAD_QUEUE, lambda count: count == 4)
+
+    by_id = await run_flow("dead", "drop", "--id", one["id"], "--yes", url=amqp_url)
+    await until_ready(url, DEAD_QUEUE, lambda count: count == 3)
+    by_queue = await run_flow("dead", "drop", "--queue", "other.crm", "--yes", url=amqp_url)
+    await until_ready(url, DEAD_QUEUE, lambda count: count == 1)
+    unknown = await run_flow("dead", "drop", "--id", one["id"], "--yes", url=amqp_url)
+
+    assert (by_id.code, by_id.out, by_id.err) == (0, "dropped 1 of 4 parked messages\n", "")
+    assert (by_queue.code, by_queue.out, by_queue.err) == (0, "dropped 2 of 3 parked messages\n", "")
+    assert (unknown.code, unknown.out) == (1, "dropped 0 of 1 parked messages\n")
+    assert unknown.err == f"flow: no parked message has the id {one['id']}: `flow dead list` tells the ids\n"
+    await until_ready(url, DEAD_QUEUE, lambda count: count == 1)
+    [left] = await everything(url, DEAD_QUEUE)
+    assert left in (b"0", b"2")
+
+
+async def test_nothing_is_dropped_without_a_yes(amqp_url: str, url: BrokerUrl, publisher: Publisher) -> None:
+    await park(publisher, b"1")
+
+    nobody = await run_flow("dead", "drop", "--all", url=amqp_url)
+    refused = await asked(amqp_url, b"n\n")
+    await until_ready(url, DEAD_QUEUE, lambda count: count == 1)
+    agreed = await asked(amqp_url, b"y\n", lambda: park(publisher, b"2"))
+
+    assert nobody.code == 2
+    assert "there is no terminal to ask on: --yes deletes without a question" in nobody.err
+    assert (refused.code, refused.out) == (1, "dropped 0 of 1 parked messages\n")
+    assert (agreed.code, agreed.out) == (0, "dropped 1 of 1 parked messages\n")
+    await until_ready(url, DEAD_QUEUE, lambda count: count == 1)
+    assert await everything(url, DEAD_QUEUE) == [b"2"]  # parked while the question waited
+
+
+async def asked(
+    amqp_url: str, answer: bytes, meanwhile: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
+) -> Ended:
+    """Run `flow dead drop --all` on a terminal, and give an *answer* to its question."""
+    here, there = os.openpty()
+    command = [sys.executable, "-m", "flow", "dead", "drop", "--all"]
+    process = await anyio.open_process(command, stdin=there, env=surroundings(amqp_url))
+    os.close(there)
+    assert process.stderr is not None
+    question = b""
+    with anyio.fail_after(60):
+        while not question.endswith(b"[y/N]: "):
+            question += await process.stderr.receive()
+    assert question == b"Delete 1 parked message for good? [y/N]: "
+    await meanwhile()
+    os.write(here, answer)
+    ended = await end_of(process)
+    os.close(here)
+    return ended

@@ -3,10 +3,11 @@ import pytest
 from click.testing import CliRunner
 
 from flow.broker.declaring import Declarer
+from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
 from flow.cli import main
-from flow.errors import NotFound
-from tests.cli.conftest import run_flow, start_flow
+from flow.errors import NotFound, PublishFailed
+from tests.cli.conftest import run_flow, start_flow, until_ready
 from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.anyio
@@ -234,3 +235,55 @@ def test_the_list_of_commands_needs_no_broker_and_no_command() -> None:
     assert ended.exit_code == 0
     for command in ("run", "demo", "setup", "push", "dead"):
         assert f"\n  {command} " in ended.stdout
+
+
+@pytest.mark.broker
+async def test_a_queue_of_ones_own_gets_what_it_is_bound_for(
+    amqp_url: str, url: BrokerUrl, publisher: Publisher
+) -> None:
+    arguments = ("--queue", "acme.webhook", "--no-system-queues", "--bind", "deliver:acme.*.*")
+    planned = await run_flow("setup", *arguments, "--dry-run", url=amqp_url)
+    ended = await run_flow("setup", *arguments, "--bind", "confirm:acme.custom.*", url=amqp_url)
+    await publisher.publish("deliver", "acme.system.action", b"{}")
+    await publisher.publish("confirm", "acme.custom.action", b"{}")
+
+    last = [" ".join(line.split()) for line in ended.out.splitlines()][-3:]
+    assert last == [
+        "binding system.retry -> acme.webhook acme.webhook declared",
+        "binding deliver -> acme.webhook acme.*.* declared",
+        "binding confirm -> acme.webhook acme.custom.* declared",
+    ]
+    assert planned.out.splitlines()[-1].split() == [*last[1].split()[:-1], "would", "be", "declared"]
+    await until_ready(url, "acme.webhook", lambda count: count == 2)
+    with pytest.raises(PublishFailed):
+        await publisher.publish("deliver", "other.system.action", b"{}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("--bind", "deliver:#"), 2, "--bind goes with one --queue: set up one queue at a time"),
+        (
+            ("--queue", "a.b", "--queue", "a.c", "--bind", "deliver:#"),
+            2,
+            "--bind goes with one --queue: set up one queue at a time",
+        ),
+        (
+            ("--queue", "a.b", "--bind", "acme.#"),
+            78,
+            "the binding 'acme.#' must be an exchange, a colon and a key, like deliver:acme.*.*",
+        ),
+        (
+            ("--queue", "a.b", "--bind", "system.fail:#"),
+            78,
+            "would take messages of others: system.fail is a part of the retry loop",
+        ),
+    ],
+)
+async def test_a_binding_that_cannot_be_made_is_refused(
+    arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    ended = await run_flow("setup", *arguments, "--dry-run", url="amqp://127.0.0.1:1")
+
+    assert (ended.code, ended.out) == (code, "")
+    assert sentence in ended.err

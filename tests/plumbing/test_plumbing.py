@@ -133,6 +133,17 @@ async def test_one_queue_many_queues_and_the_crm_queue(plumbing: Plumbing, url: 
     assert await exists(url, "acme.confirm")
 
 
+async def test_a_queue_of_ones_own_is_bound_as_asked(plumbing: Plumbing, url: BrokerUrl) -> None:
+    await plumbing.set_up_global_queues()
+
+    assert await plumbing.set_up_queue("acme.webhook", ["confirm:acme.custom.*"]) == []
+    with pytest.raises(ConfigError, match=r"^the binding 'acme' must be an exchange, a colon and a key"):
+        await plumbing.set_up_queue("other.webhook", ["acme"])
+
+    await plumbing.push("confirm", "acme.custom.action", {})  # or it would be returned
+    assert not await exists(url, "other.webhook")
+
+
 @pytest.mark.parametrize("name", ["Grüne", "grün-2", "a+b", "a/b", "50%", "日本", "a" * 238])
 async def test_harmless_names_work_from_end_to_end(plumbing: Plumbing, url: BrokerUrl, name: str) -> None:
     await plumbing.set_up_global_queues()
