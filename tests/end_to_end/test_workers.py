@@ -11,6 +11,7 @@ import pytest
 from flow.broker.url import BrokerUrl
 from flow.demo.crm_server import CrmServer
 from flow.signals import TOGETHER
+from flow.supervisor import PATIENCE
 from tests.broker.queues import eventually
 from tests.end_to_end.conftest import Flow, FlowProcess, action_ids, holds, push
 from tests.nodes.rabbitmq_control import RabbitMQControl
@@ -184,7 +185,7 @@ async def test_a_worker_that_hangs_is_killed(flow: Flow, amqp_url: str, rabbitmq
     code = await running.stop()
 
     assert code == 3, running.lines
-    await running.says("did not end within 6 s and was killed")
+    await running.says(f"did not end within {1 + PATIENCE:g} s and was killed")
     await holds(rabbitmq, amqp_url, "acme.crm", 1)
 
 
