@@ -251,6 +251,40 @@ async def stored(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterator
         yield Stored(SqlClaims(database), SqlLedger(database), database, clock)
 
 
+async def test_an_effect_begins_once(stored: Stored) -> None:
+    await stored.take("a", "1")
+
+    begun = [await stored.claims.begin("mail", "1", "a", LONG) for _ in range(2)]
+
+    assert begun == [True, False]
+
+
+async def test_what_is_unknown_of_one_holder_is_nothing_of_another(stored: Stored) -> None:
+    """Whoever has lost a claim says nothing of whoever has it now."""
+    await stored.take("a", "1")
+    await stored.expire()
+    await stored.take("b", "1")
+
+    await stored.claims.doubt("mail", ["1"], "a")
+
+    assert await stored.hold("c", "1") is Hold.ELSEWHERE
+    assert await stored.claims.begin("mail", "1", "b", LONG)
+
+
+async def test_pipelines_claim_apart(stored: Stored) -> None:
+    """Each mails for itself: confirming an action is no thanking for it."""
+    await stored.take("a", "1")
+    await stored.claims.take("thanks", ["1"], "a", LONG, "park")
+
+    await stored.claims.begin("mail", "1", "a", LONG)
+    await stored.claims.free("mail", ["1"], "a")
+
+    assert await stored.hold("b", "1") is Hold.OURS
+    thanks = await stored.claims.take("thanks", ["1"], "b", LONG, "park")
+    assert thanks["1"].hold is Hold.ELSEWHERE
+    assert await stored.claims.begin("thanks", "1", "a", LONG)
+
+
 async def test_a_claim_is_held_by_one(stored: Stored) -> None:
     assert await stored.hold("a", "1") is Hold.OURS
     assert await stored.hold("a", "1") is Hold.OURS

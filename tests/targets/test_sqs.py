@@ -212,6 +212,13 @@ async def test_a_server_that_is_away_costs_no_attempt() -> None:
             await target.send(entries(1))
 
 
+async def test_what_is_too_large_is_no_sign_of_life_of_a_server_that_is_away() -> None:
+    """Nothing was stored before: the rest costs no attempt."""
+    async with SqsTarget(QUEUE_URL, endpoint="http://127.0.0.1:9", limit=100) as target:
+        with pytest.raises(Unavailable, match=r"^SQS cannot be reached"):
+            await target.send([*entries(1, 101), *entries(1)])
+
+
 async def test_missing_credentials_and_region_are_told_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
