@@ -114,7 +114,9 @@ COUNTERS = (
     ),
     Family("retry_early", "Messages retried sooner than asked, as too many were held.", single),
     Family("ledger_refused", "Rows that the ledger does not take.", single),
-    Family("handler_errors", "Calls of handle_message that failed, verdicts aside.", single),
+    Family(
+        "handler_errors", "Calls of handle_message or prepare_messages that failed, verdicts aside.", single
+    ),
     Family("batch_errors", "Calls of handle_batch that failed, verdicts aside.", single),
     Family("batch_triggers", "Batches closed, by what closed them.", triggers, ("batcher", "trigger")),
     Family("rate_limit_wait_seconds_total", "Time that deliveries waited for the rate limit.", single),

@@ -138,7 +138,8 @@ class Pipeline(Generic[In, Out]):
 
         Asked once for each message, before it is handled; again after `Unavailable`, while its whole queue
         waits. Keys share `concurrency` partitions: whole numbers modulo their number, anything else by its
-        `repr`. A message that is retried, or comes again after a lost connection, has lost its place.
+        `repr`. A message that is retried, or comes again after a lost connection, has lost its place, and so
+        has one whose failure showed that the target is down: another one probes.
         """
         return None
 

@@ -104,9 +104,10 @@ class Acknowledger:
                 received_at, burst = message.received_at, 1
             if message.occurred_at is not None:
                 metrics.record_seconds.observe(wall - message.occurred_at.timestamp())
-        metrics.settle_seconds.observe_many(now - received_at, burst)
-        metrics.attempts.observe_many(1, first_attempts)
-        metrics.last_success_at = wall
+        if burst:
+            metrics.settle_seconds.observe_many(now - received_at, burst)
+            metrics.attempts.observe_many(1, first_attempts)
+            metrics.last_success_at = wall
 
     async def failed(self, messages: Sequence[Message[Any]], error: Exception, where: str) -> None:
         """Decide what becomes of *messages* that ended with *error* in the callback *where*."""

@@ -15,7 +15,7 @@ from flow.clock import Clock
 from flow.errors import LedgerError
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
-from flow.outcome import Unavailable
+from flow.outcome import Unavailable, Verdict
 from flow.pipeline import Pipeline
 from flow.retries import judge
 from flow.stages.acknowledger import Acknowledger
@@ -250,7 +250,7 @@ class Deliverer:
         if down:
             self._keep(batch, unmarked, first=isinstance(error, Unavailable | LedgerError | NotNow))
         elif error is not None:
-            self._metrics.batch_errors += 1
+            self._metrics.batch_errors += not isinstance(error, Verdict)
             await self._acknowledger.failed(unmarked, error, "handle_batch")
         self.batcher.done(batch)
 

@@ -1,13 +1,16 @@
 """What a worker has in hand since when, and the watchdog that looks at it."""
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 
 from flow.clock import Clock, Timer
+from flow.message import Message
 
 T = TypeVar("T")
+Work = Message[Any] | list[Message[Any]]
+"""What a worker of the processor has in hand: a message, or a chunk that it prepares."""
 
 NOT_STARTED = -1  # in place of an epoch: the delivering call has not started, or its end was taken note of
 
@@ -22,6 +25,12 @@ class Mark(Generic[T]):
         self.since = 0.0  # monotonic seconds
         self.epoch = NOT_STARTED  # of the breaker, when the delivering call started
         self.scope = anyio.CancelScope()
+
+
+def in_hand(mark: Mark[Work]) -> list[Message[Any]]:
+    """Return the messages that a worker has in hand."""
+    work = mark.work
+    return work if isinstance(work, list) else [] if work is None else [work]
 
 
 class Watchdog:

@@ -10,16 +10,17 @@ import anyio
 
 from flow.clock import Clock
 from flow.codec import Codec
+from flow.errors import DecodeError
 from flow.message import Message, State
 from flow.metrics import PipelineMetrics
-from flow.outcome import Unavailable
+from flow.outcome import Unavailable, Verdict
 from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.admission import Admission
 from flow.stages.gate import Gates
 from flow.stages.guard import CallbackTimeout, Guard, NotNow
 from flow.stages.intake import Intake
-from flow.stages.mark import NOT_STARTED, Mark, Watchdog
+from flow.stages.mark import NOT_STARTED, Mark, Watchdog, Work, in_hand
 from flow.stages.preparer import Preparer
 from flow.stages.recall import Recall
 from flow.stages.reception import Reception
@@ -27,9 +28,6 @@ from flow.stages.suspects import Suspects
 
 TURN = 64  # messages a worker takes before it lets the rest of the loop run
 LARGE_HEADER = 16 * 1024  # bytes; decoding a larger one could block the loop for a tenth of a second
-
-Work = Message[Any] | list[Message[Any]]
-"""What a worker has in hand: a message, or a chunk that it prepares."""
 
 
 class Processor:
@@ -150,7 +148,7 @@ class Processor:
             if raw and message.redelivered and answered(message):
                 unfit.pop(message, None)
                 continue
-            mark.work = message
+            mark.work, called = message, False
             with guard:
                 if unfit and (error := unfit.pop(message, None)) is not None:
                     raise error
@@ -162,13 +160,15 @@ class Processor:
                     await self._admit(message, mark)
                 if forward is None or down:
                     await self._pass(message, mark)
+                called = True
                 result = handle(message)
                 if asynchronous or hasattr(result, "__await__"):
                     result = await result
                 if forward is not None:
                     forward(message, result)
             done = now()
-            observe(done - mark.since)
+            if called:
+                observe(done - mark.since)
             mark.since = done
             if guard.error is not None or mark.epoch != NOT_STARTED:
                 await self._end(mark, guard.error)
@@ -255,7 +255,7 @@ class Processor:
         if down:
             self._keep(messages, first=unavailable or isinstance(error, NotNow))
         elif error is not None:
-            self._metrics.handler_errors += 1
+            self._metrics.handler_errors += not isinstance(error, Verdict | DecodeError)
             await self._acknowledger.failed(
                 messages, error, "prepare_messages" if preparing else "handle_message"
             )
@@ -294,9 +294,3 @@ class Processor:
             for message in messages:
                 self._decode(message)  # a callback may have put something else into its body
         self.reception.keep(messages, first=first)
-
-
-def in_hand(mark: Mark[Work]) -> list[Message[Any]]:
-    """Return the messages that a worker has in hand."""
-    work = mark.work
-    return work if isinstance(work, list) else [] if work is None else [work]
