@@ -1,12 +1,10 @@
 """Claims messages before the delivering callback, so that no effect happens twice."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
-
-import anyio
 
 from flow.batch import Batch
 from flow.claim import MARGIN, Claim, Claims, Hold, Standing
@@ -18,6 +16,7 @@ from flow.outcome import Outcome, Reject, Skip, Verdict
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.commit import GroupCommit
 from flow.stages.elsewhere import Elsewhere, Later
+from flow.stages.endings import Endings
 from flow.stages.guard import Guard, NotNow
 
 DUPLICATE = "a duplicate: it was done before"
@@ -53,9 +52,7 @@ class Claimant:
         self._keys: dict[Message[Any], str] = {}  # of what is claimed here
         self._mine: dict[str, Message[Any]] = {}  # exactly the other way round
         self._begun: set[Message[Any]] = set()  # whose effect may have happened
-        self._free: list[str] = []  # to be let go of
-        self._doubtful: list[str] = []  # the same, as unknown
-        self._flushing = anyio.Lock()
+        self._endings = Endings(metrics.pipeline, self._holder, claims, commit)
         self._sent: dict[str, None] = {}  # whose effects happened, which is not noted yet
 
         self._elsewhere = Elsewhere(clock, self._seconds)
@@ -128,7 +125,7 @@ class Claimant:
                 if inspect.isawaitable(result):
                     result = await result
             if isinstance(guard.error, Verdict):
-                self._let_go(message, self._free)
+                self._let_go(message, self._endings.free)
             if guard.error is not None:
                 raise guard.error
             self._begun.discard(message)
@@ -159,7 +156,7 @@ class Claimant:
         if self._claim.unknown == "again":
             unknown = set()
         for message in messages:
-            self._let_go(message, self._doubtful if message in unknown else self._free)
+            self._let_go(message, self._endings.doubtful if message in unknown else self._endings.free)
         with suppress(LedgerError):  # it is tried again before anything else is claimed
             await self.flush()
         return unknown
@@ -169,7 +166,7 @@ class Claimant:
         if message in self._begun or self.key(message) is not None:
             self.forget(message)
         else:
-            self._let_go(message, self._free)
+            self._let_go(message, self._endings.free)
 
     def forget(self, message: Message[Any]) -> None:
         """Forget *message*: its claim is over, or ends by itself."""
@@ -183,7 +180,7 @@ class Claimant:
     def discard_stale(self) -> None:
         """Forget what is stale: the broker delivers it again."""
         for message in [one for one in self._keys if one.state is State.STALE]:
-            self._let_go(message, self._free)  # perhaps to another worker
+            self._let_go(message, self._endings.free)  # perhaps to another worker
         self._elsewhere.discard_stale()
 
     def clear(self, queue: str | None = None) -> list[Message[Any]]:
@@ -196,15 +193,7 @@ class Claimant:
         Raises:
             LedgerError: it cannot be noted now.
         """
-        async with self._flushing:  # else what is under way could let go of what is claimed after it
-            await self._end(self._doubtful, self._claims.doubt)
-            await self._end(self._free, self._claims.free)
-
-    async def _end(self, keys: list[str], end: Callable[[str, list[str], str], Awaitable[None]]) -> None:
-        some = list(keys)
-        if some:
-            await self._commit.once(lambda: end(self._metrics.pipeline, some, self._holder))
-            del keys[: len(some)]  # more may have come
+        await self._endings.flush()
 
     def _let_go(self, message: Message[Any], keys: list[str]) -> None:
         """Forget *message* and put its claim among the *keys* that end at the next flush."""
@@ -255,7 +244,7 @@ class Claimant:
         another one now."""
         self.forget(message)
         if key not in self._mine:
-            self._free.append(key)
+            self._endings.free.append(key)
 
     async def _begin(self, message: Message[Any]) -> None:
         """Note that the effect for *message* begins.
@@ -274,7 +263,7 @@ class Claimant:
             ):
                 raise lost
         except BaseException:
-            self._let_go(message, self._free)  # it may have been noted
+            self._let_go(message, self._endings.free)  # it may have been noted
             raise
         for one in sent:
             self._sent.pop(one, None)
@@ -288,7 +277,7 @@ class Claimant:
         try:
             yield
         except Verdict:
-            self._let_go(message, self._free)
+            self._let_go(message, self._endings.free)
             raise
         self._begun.discard(message)
         if message not in batch.marks:
