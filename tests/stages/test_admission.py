@@ -414,6 +414,27 @@ async def test_a_drain_gives_back_what_is_held_elsewhere(start: Start, kind: typ
     assert books.delivered == [3]
 
 
+async def test_a_drain_gives_back_at_once_what_is_held_elsewhere(start: Start) -> None:
+    """It does not wait for the batches that are being delivered."""
+    gate = anyio.Event()
+
+    async def waiting(self: Any, batch: Batch[int]) -> None:
+        await gate.wait()
+
+    books = await begun(start, Mail, handle_batch=waiting)
+    await books.hold(1, seconds=3000.0)
+    await books.line.push(1, 2, 3)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(books.line.engine.drain, 20.0)
+        await quiet()
+        released = list(books.line.released)
+        gate.set()
+
+    assert released == [1]
+    assert books.line.account == {"received": 3, "delivered": 2, "returned": 1}
+
+
 async def test_a_large_batch_is_not_overtaken_by_small_ones_for_ever(start: Start) -> None:
     """The limit serves in the order of coming: what saves up for more is not outbid."""
 
