@@ -341,6 +341,35 @@ def test_messages_of_a_lost_session_leave_their_batches() -> None:
     assert line.all(1.0) == [([4], "timeout")]
 
 
+def test_a_batch_that_was_due_before_its_session_ended_makes_no_other_one_due() -> None:
+    line = Line(size=10, timeout=1.0, concurrency=2)
+    line.add([1])
+    assert line.take(1.0, hold=True) == ([1], "timeout")  # keeps its key known
+    line.add([2], now=1.0)
+    line.batcher.flush_key(None)
+    line.batcher._lanes[None].messages[0].state = State.STALE
+    line.batcher.discard_stale()
+
+    line.add([3], now=2.0)
+
+    assert line.take(2.5) is None
+    assert line.take(3.0) == ([3], "timeout")
+
+
+def test_what_is_put_last_comes_after_what_gathered_meanwhile() -> None:
+    """So that another message is the next probe."""
+    line = Line(size=2, timeout=1.0)
+    line.add([1, 2])
+    batch = line.batcher.take(0.0)
+    assert batch is not None
+    line.add([3])
+
+    line.batcher.put_last(batch)
+    line.batcher.done(batch)
+
+    assert line.all(0.0) == [([3], "timeout"), ([1], "size"), ([2], "size")]
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=60),
     st.integers(1, 5),
