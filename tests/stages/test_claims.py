@@ -762,3 +762,14 @@ async def test_a_target_that_is_away_when_the_session_ended_leaves_no_claim_behi
     assert (line.engine.pipeline.sent, line.acked) == ([1], [1])
     assert not claimant._keys  # type: ignore[union-attr]
     assert not claimant._mine  # type: ignore[union-attr]
+
+
+async def test_verdicts_are_not_counted_as_errors(start: Start, kind: type[Mail]) -> None:
+    """A copy that is skipped is none, either."""
+    line = await begun(start, type(kind.__name__, (kind,), {"queue": "numbers", "orders": {}}))
+    line.engine.pipeline.orders.update({2: lambda: Reject("no"), 3: lambda: ValueError("x")})
+    for n in (1, 1, 2, 3):
+        await line.push(n)
+        await line.advance(0.3)
+
+    assert line.metrics.handler_errors + line.metrics.batch_errors == 1
