@@ -11,13 +11,12 @@ import click
 import pytest
 import yaml
 
-from flow.looplag import LoopLag
-from flow.metrics import COUNTERS, GAUGES, HISTOGRAMS, exposition
 from flow.outcome import Outcome
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
 RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
+METRIC = re.compile(r"^\| `(flow_\w+)` \| (counter|gauge|histogram) \| ([^|]*) \|", re.MULTILINE)
 PROMETHEUS = {"up", "process_start_time_seconds"}
 SCRAPED = {"job", "instance"}
 FUNCTIONS = {"rate", "increase", "sum", "histogram_quantile", "time", "and", "on", "ignoring", "by"}
@@ -26,17 +25,14 @@ VALUES = {"outcome": {one.value for one in Outcome}, "job": {"flow"}}
 
 
 def labels() -> dict[str, set[str]]:
-    """Return the labels of each metric that Prometheus has of flow."""
-    exposed, _ = exposition([], "", LoopLag().histogram)
-    exist = set(re.findall(r"^# TYPE (\w+) ", exposed.decode(), re.MULTILINE))
-    found = dict.fromkeys(PROMETHEUS, SCRAPED) | {"flow_loop_lag_seconds_bucket": {*SCRAPED, "le"}}
-    for family in (*COUNTERS, *GAUGES, *HISTOGRAMS):
-        own = {"pipeline", *family.labels, *SCRAPED}
-        if family in HISTOGRAMS:
-            found[f"flow_{family.name}_bucket"] = own | {"le"}
+    """Return the labels of each metric that Prometheus has of flow; test_docs.py proves these tables."""
+    found = dict.fromkeys(PROMETHEUS, SCRAPED)
+    for name, kind, own in METRIC.findall((DEPLOY.parent / "docs" / "operations.md").read_text()):
+        names = {*re.findall(r"\w+", own), *SCRAPED}
+        if kind == "histogram":
+            found[f"{name}_bucket"] = names | {"le"}
         else:
-            total = f"flow_{family.name.removesuffix('_total')}_total"
-            found[total if total in exist else f"flow_{family.name}"] = own
+            found[name] = names
     return found
 
 

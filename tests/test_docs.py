@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -133,6 +134,21 @@ def test_the_example_is_found_as_the_readme_says() -> None:
 def test_the_shipped_pipelines_are_there() -> None:
     assert [cls.queue for cls in load("pipelines.crm")] == ["acme.crm"]
     assert [cls.queue for cls in load("pipelines.webhook")] == ["acme.webhook"]
+
+
+@pytest.mark.anyio
+@pytest.mark.broker
+async def test_the_commands_of_the_readme_work_one_after_another(amqp_url: str) -> None:
+    block = (ROOT / "README.md").read_text().split("## On your RabbitMQ\n")[1].split("```")[1]
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    settings = dict(word.split("=", 1) for line in lines if line[:1] == ["export"] for word in line[1:])
+    del settings["AMQP_URL"]
+    flows = [line[1:] for line in lines if line[:1] == ["flow"] and line[1:] != ["run", "pipelines.crm"]]
+    ended = [await run_flow(*line, url=amqp_url, folder=ROOT, **settings) for line in flows]
+
+    assert [line[0] for line in flows] == ["setup", "push", "check", "run", "dead"]
+    assert [one.code for one in ended] == [0] * 5, ended
+    assert "12 messages ready" in ended[2].out
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

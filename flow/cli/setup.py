@@ -37,7 +37,7 @@ from flow.topology import QUEUE_TYPES, Binding, Queue, QueueType, Topology
     multiple=True,
     metavar="NAME",
     envvar="FLOW_SETUP_QUEUE",
-    help="This work queue too; repeatable. What comes into it says --bind.",
+    help="This work queue too; repeatable. --bind says what comes into it.",
 )
 @click.option(
     "--bind",

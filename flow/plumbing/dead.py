@@ -147,13 +147,10 @@ async def drop(url: BrokerUrl, selection: Selection, agreed: Callable[[int], Awa
             if look.seen == WINDOW or selection.complete(look.found):
                 break
         if chosen and await agreed(len(chosen)):
-            for message, identifier in zip(chosen, look.found, strict=True):
-                if message.origin.alive:
-                    message.origin.ack(message)
-                else:
-                    look.failures.append(f"{identifier} stays parked: the session was lost meanwhile")
+            for message in chosen:
+                message.origin.ack(message)
             await park.answered()
-            look.deleted = len(chosen) - len(look.failures)
+            look.deleted = len(chosen)
     return look
 
 

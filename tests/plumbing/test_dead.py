@@ -7,10 +7,10 @@ from flow.broker.declaring import Declarer, declare
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
-from flow.errors import AccessDenied, NotFound
+from flow.errors import AccessDenied, ConnectionLost, NotFound
 from flow.parking import Parked, parked_headers
 from flow.plumbing import park as reading
-from flow.plumbing.dead import Look, Selection, came_back, replay, visit
+from flow.plumbing.dead import Look, Selection, came_back, drop, replay, visit
 from flow.plumbing.park import opened_park
 from flow.plumbing.setup import set_up, topology_for
 from flow.topology import DEAD_QUEUE, Queue, Topology
@@ -280,3 +280,37 @@ async def test_an_account_that_may_not_write_leaves_everything_parked(
 async def test_a_missing_park_is_told(url: BrokerUrl) -> None:
     with pytest.raises(NotFound, match=r"system\.dead was not found: run `flow setup`"):
         await listed(url)
+
+
+async def test_what_is_dropped_is_gone_when_it_is_said(
+    plumbing: Topology, url: BrokerUrl, publisher: Publisher
+) -> None:
+    for number in range(300):
+        await park(publisher, b"%d" % number, ["acme.crm", "other.crm"][number % 3 == 0])
+    asked: list[int] = []
+
+    async def agreed(count: int) -> bool:
+        asked.append(count)
+        return True
+
+    look = await drop(url, Selection(queue="acme.crm"), agreed)
+
+    assert (asked, look.deleted, look.waiting, look.seen) == ([200], 200, 300, 300)
+    await ready(url, DEAD_QUEUE, 100)
+    left, _ = await listed(url)
+    assert len(left.found) == 100
+
+
+async def test_a_connection_that_is_lost_meanwhile_drops_nothing(
+    plumbing: Topology, url: BrokerUrl, publisher: Publisher, rabbitmq: RabbitMQControl
+) -> None:
+    await park(publisher, b"1")
+
+    async def agreed(count: int) -> bool:
+        await rabbitmq.close_all_connections()
+        return True
+
+    with pytest.raises(ConnectionLost):
+        await drop(url, EVERYTHING, agreed)
+
+    await ready(url, DEAD_QUEUE, 1)
