@@ -1,6 +1,7 @@
 """The supervisor over processes that are no pipelines: what it starts, how often, and how it ends."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,25 @@ async def test_a_crash_is_started_again_until_stopped(starts: Callable[[], str])
             tasks.start_soon(made.run)
             await until(lambda: starts() == "11")
             made.stop()
+
+
+@pytest.mark.parametrize(("healthy", "soon"), [(0.0, True), (3600.0, False)])
+async def test_a_worker_that_was_healthy_is_started_again_soon_and_others_wait_longer(
+    healthy: float, soon: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flow.supervisor.HEALTHY", healthy)
+    made = supervisor("sys.exit(1)")
+
+    def delays() -> list[float]:
+        return [float(one) for one in re.findall(r"starts again in (\S+) s", caplog.text)]
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(made.run)
+        await until(lambda: len(delays()) == 3)
+        made.stop()
+
+    assert (max(delays()) <= 1.0) is soon
+    assert soon or sorted(delays()) == delays()
 
 
 async def test_stopping_ends_what_has_not_begun(starts: Callable[[], str]) -> None:
