@@ -1,6 +1,7 @@
 """The supervisor over processes that are no pipelines: what it starts, how often, and how it ends."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,10 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from flow.changes import changes
 from flow.errors import ConfigError
+from flow.histogram import Histogram
+from flow.metrics import PipelineMetrics
+from flow.report import Report, figures_of
 from flow.supervisor import Plan, Supervisor, rank
 from tests.broker.queues import until
 
@@ -57,6 +62,60 @@ async def test_a_crash_is_started_again_until_stopped(starts: Callable[[], str])
             tasks.start_soon(made.run)
             await until(lambda: starts() == "11")
             made.stop()
+
+
+@pytest.mark.parametrize(("healthy", "soon"), [(0.0, True), (3600.0, False)])
+async def test_a_worker_that_was_healthy_is_started_again_soon_and_others_wait_longer(
+    healthy: float, soon: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flow.supervisor.HEALTHY", healthy)
+    made = supervisor("sys.exit(1)")
+
+    def delays() -> list[float]:
+        return [float(one) for one in re.findall(r"starts again in (\S+) s", caplog.text)]
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(made.run)
+        await until(lambda: len(delays()) == 3)
+        made.stop()
+
+    assert (max(delays()) <= 1.0) is soon
+    assert soon or sorted(delays()) == delays()
+
+
+def reporting() -> bytes:
+    """Return a report of a worker that consumes."""
+    metrics = PipelineMetrics("crm")
+    metrics.account("acme.crm").received = 7
+    figures = figures_of([metrics], Histogram((1.0,)))
+    return msgspec.json.encode(Report(live=None, ready=None, pipelines={"crm": True}, figures=figures))
+
+
+async def test_a_worker_that_falls_silent_is_told_and_one_that_is_missing_is_not_ready(
+    starts: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reports once, the second ends at once."""
+    (tmp_path / "report").write_bytes(reporting() + b"\n")
+    channel = "int(os.environ['FLOW_INTERNAL_WORKER'].split('/')[-1])"
+    made = supervisor(
+        f"n == '2' and sys.exit(1); os.write({channel}, open('report', 'rb').read());"
+        "import time; time.sleep(600)",
+        workers=2,
+    )
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(made.run)
+        await until(lambda: made.ready() == "worker 2 does not run" and starts().startswith("12"))
+        alive, state = made.live(), made.state()["crm"]
+        monkeypatch.setattr("flow.supervisor.LATE", 0.0)
+        await until(lambda: made.live() is not None)
+        silent = made.live()
+        made.stop()
+
+    assert alive is None
+    assert (state["ready"], state["account"]["received"]) == (False, 7)
+    assert silent is not None
+    assert silent.startswith("worker 1 has not reported for ")
 
 
 async def test_stopping_ends_what_has_not_begun(starts: Callable[[], str]) -> None:
