@@ -62,7 +62,13 @@ TOKENS = "FLOW_API_TOKENS"
     metavar="SECONDS",
     help="How often the outbox is looked through for what a crash left behind.",
 )
-@click.option("--ops-host", default="127.0.0.1", show_default=True, envvar="FLOW_OPS_HOST")
+@click.option(
+    "--ops-host",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="FLOW_OPS_HOST",
+    help="The address where metrics and health are served; they are not for the public.",
+)
 @click.option(
     "--ops-port",
     type=click.IntRange(0, 65535),
