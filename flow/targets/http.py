@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -167,7 +168,7 @@ def client(
     if token is not None and parsed.scheme == "http" and parsed.host not in LOOPBACK:
         log.warning("the token for %s travels unencrypted: its URL begins with http://", name)
     headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
-    verify = authorities(name, cafile) or True
+    verify = authorities(name, cafile) or usual_authorities()
     return bare_client(timeout, base_url=parsed, headers=headers, verify=verify)
 
 
@@ -219,6 +220,14 @@ def authorities(name: str, cafile: str | None) -> ssl.SSLContext | None:
     except OSError as error:
         why = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
         raise ConfigError(f"the file of authorities for {name} cannot be read ({why})") from None
+
+
+@cache
+def usual_authorities() -> ssl.SSLContext:
+    """Return what trusts the authorities that everybody trusts; they are read once, for that takes long."""
+    import httpx2
+
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def retry_after(response: "httpx2.Response") -> float | None:
