@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -90,6 +91,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return Certificate.issued(tmp_path_factory.mktemp("certificate"), "localhost", "127.0.0.1")
 
 
+@contextmanager
+def started(node: RabbitMQNode) -> Iterator[RabbitMQNode]:
+    """Start *node*, and end it and all that it keeps."""
+    try:
+        anyio.run(node.start)
+        yield node
+    finally:
+        node.discard()
+
+
 @pytest.fixture(scope="session")
 def rabbitmq(certificate: Certificate) -> Iterator[RabbitMQControl]:
     """The broker of this run: a private node, or the one that FLOW_TEST_AMQP_URL names.
@@ -100,12 +111,8 @@ def rabbitmq(certificate: Certificate) -> Iterator[RabbitMQControl]:
         named = BrokerUrl.parse(url)
         yield RabbitMQControl(host=named.host, port=named.port, user=named.user, password=named.password)
         return
-    node = RabbitMQNode(tls=certificate)
-    try:
-        anyio.run(node.start)
+    with started(RabbitMQNode(tls=certificate)) as node:
         yield node
-    finally:
-        node.discard()
 
 
 @pytest.fixture
@@ -157,12 +164,8 @@ async def queues(amqp_url: str) -> AsyncIterator[Queues]:
 @pytest.fixture(scope="session")
 def managed() -> Iterator[RabbitMQNode]:
     """A node with the management API; tests use virtual hosts of their own on it."""
-    node = RabbitMQNode(plugins=["rabbitmq_management"])
-    try:
-        anyio.run(node.start)
+    with started(RabbitMQNode(plugins=["rabbitmq_management"])) as node:
         yield node
-    finally:
-        node.discard()
 
 
 @pytest.fixture
