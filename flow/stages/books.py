@@ -11,7 +11,7 @@ from flow.claim import Claims
 from flow.clock import Clock
 from flow.errors import LedgerError
 from flow.ledger import Ledger
-from flow.message import Message
+from flow.message import Message, Origin
 from flow.metrics import PipelineMetrics
 from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
@@ -89,9 +89,9 @@ class Books:
         if self._closed:
             self.give_back()
 
-    def lost(self, unconfirmed: Sequence[Message[Any]]) -> None:
-        """Take note that a session or one of its queues ended, after all its messages were told."""
-        self.commit.lost(unconfirmed)
+    def lost(self, unconfirmed: Sequence[Message[Any]], origin: Origin | None) -> None:
+        """Take note that a session or its *origin* ended, after all its messages were told."""
+        self.commit.lost(unconfirmed, origin)
         self.inquiry.discard_stale()
         if self.claimant is not None:
             self.claimant.discard_stale()

@@ -21,7 +21,6 @@ from flow.stages.bell import Bell
 LARGEST = 1000  # rows in one write
 PATIENCE = 15.0  # seconds for one call of the ledger
 SHORTEST, LONGEST = 0.5, 30.0  # seconds between two tries while the ledger is down
-GONE = 10.0  # seconds after which a line that is consumed no more has been closed
 
 T = TypeVar("T")
 
@@ -64,7 +63,6 @@ class GroupCommit:
         self._writing: list[tuple[Entry, Row]] = []
         self._notes: list[Row] = []
         self._told: dict[Origin, list[Entry]] = {}  # the broker was told; it is not known to know
-        self._told_at: dict[Origin, float] = {}
         self._opening: set[anyio.CancelScope] = set()
         self._closed = False
         self._known: set[int] = set()  # rows that the broker knows of, which is not written yet
@@ -90,10 +88,8 @@ class GroupCommit:
     def told(self, entry: Entry) -> None:
         """Take note that the broker was told of *entry*."""
         if entry.id is not None:
-            origin = entry.message.origin
             self.rows.add(entry.id)
-            self._told.setdefault(origin, []).append(entry)
-            self._told_at[origin] = self._clock.now()
+            self._told.setdefault(entry.message.origin, []).append(entry)
 
     def answered(self, found: Found, message: Message[Any]) -> Entry:
         """Return the entry of a row that was *found* and is to answer *message*."""
@@ -111,19 +107,15 @@ class GroupCommit:
         """Return the origins that were told something which is not known to have arrived, and how much."""
         return {origin: len(entries) for origin, entries in self._told.items()}
 
-    def arrived(self, origin: Origin, count: int) -> None:
-        """Take note that the first *count* things which *origin* was told have arrived.
+    def arrived(self, origin: Origin, count: int | None = None) -> None:
+        """Take note that the first *count* things which *origin* was told have arrived, or all.
 
         Nothing happens when its session has ended meanwhile: then `lost` has judged them.
         """
         entries = self._told.pop(origin, [])
         self.confirm(entries[:count])
-        if entries[count:]:
+        if count is not None and entries[count:]:
             self._told[origin] = entries[count:]
-
-    def gone(self, origin: Origin) -> bool:
-        """Tell whether *origin*, which is consumed no more, was closed so long ago that all has arrived."""
-        return self._clock.now() - self._told_at[origin] >= GONE
 
     def confirm(self, entries: Sequence[Entry]) -> None:
         """Take note that the broker knows of *entries*."""
@@ -132,12 +124,12 @@ class GroupCommit:
                 self._known.add(entry.id)
         self._bell.ring()
 
-    def lost(self, unconfirmed: Sequence[Message[Any]]) -> None:
-        """Take note that sessions ended, of which the broker may not know what is *unconfirmed*."""
+    def lost(self, unconfirmed: Sequence[Message[Any]], origin: Origin | None = None) -> None:
+        """Take note that *origin*, or all that is not alive, ended, and the broker may not know what is
+        *unconfirmed* of that."""
         doubtful = set(unconfirmed)
-        for origin in [one for one in self._told_at if not one.alive]:
-            del self._told_at[origin]
-            entries = self._told.pop(origin, [])
+        for ended in [one for one in self._told if not one.alive and origin in (None, one)]:
+            entries = self._told.pop(ended)
             for entry in entries:
                 if entry.message in doubtful:
                     self.release(entry)

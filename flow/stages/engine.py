@@ -155,8 +155,18 @@ class Engine:
         receive = self._processor.reception.receive if self.books is None else self.books.receive
         receive(messages)
 
-    def lost(self, outstanding: Sequence[Message[Any]], unconfirmed: Sequence[Message[Any]]) -> None:
-        """Take note that a session or one of its queues ended: what was finished or runs is remembered.
+    def closed(self, origin: Origin) -> None:
+        """Take note that the broker knows of all that was settled of *origin*, which has ended."""
+        if self.books is not None:
+            self.books.commit.arrived(origin)
+
+    def lost(
+        self,
+        outstanding: Sequence[Message[Any]],
+        unconfirmed: Sequence[Message[Any]],
+        origin: Origin | None = None,
+    ) -> None:
+        """Take note that a session or its *origin* ended: what was finished or runs is remembered.
 
         The rest comes again. *outstanding* are its unsettled deliveries, *unconfirmed* those that were
         settled although the broker may not know.
@@ -177,7 +187,7 @@ class Engine:
             deliverer.batcher.discard_stale()
         self._processor.reception.discard_stale()
         if self.books is not None:
-            self.books.lost(unconfirmed)
+            self.books.lost(unconfirmed, origin)
         self._pace.wake()
 
     async def run(self) -> None:
