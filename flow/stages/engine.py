@@ -179,6 +179,8 @@ class Engine:
             if message.state is State.HELD:
                 self._holder.let_go(message)
                 message.state = State.DECIDED
+                if message.alone:
+                    self._suspects.ended(message)
             if message.state in (State.RUNNING, State.DECIDED):
                 self.memory.remember(message)
             else:
@@ -186,6 +188,7 @@ class Engine:
         for deliverer in self.deliverers.values():
             deliverer.batcher.discard_stale()
         self._processor.reception.discard_stale()
+        self._suspects.discard_stale()
         if self.books is not None:
             self.books.lost(unconfirmed, origin)
         self._pace.wake()
@@ -285,6 +288,7 @@ class Engine:
 
     def _idle(self, slot: Deliverer | None = None) -> bool:
         """Do what is due when a worker or a *slot* has nothing to do; tell whether the slot has now."""
+        self._suspects.discard_stale()  # a callback that went on without its session may have ended
         if self._draining:
             self._quiet.ring_all()
         reception = self._processor.reception
