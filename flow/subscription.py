@@ -122,6 +122,11 @@ class Subscription:
         self._last_lost = failure
         log.error("%s: %s; its other queues go on", self._pipeline.name, failure)
 
+    def oldest(self) -> float:
+        """Return the age in seconds of the oldest unsettled delivery, 0.0 when there is none."""
+        received_at = None if self._session is None else self._session.oldest()
+        return 0.0 if received_at is None else anyio.current_time() - received_at
+
     @property
     def _share(self) -> int:
         """The prefetch of a queue that is consumed from now on."""

@@ -370,6 +370,35 @@ async def test_without_a_second_queue_the_loss_of_the_first_ends_the_session(run
         assert runner.metrics.reconnects["lost"] == 0, "it is left for this, not for its silence"
 
 
+async def test_the_age_of_the_oldest_delivery_is_told_until_it_is_settled(
+    queues: Queues, amqp_url: str
+) -> None:
+    """M08: whether it waits or is being worked, and of a queue that is left as well."""
+    pipeline = Changing()
+    pipeline.go = anyio.Event()
+    await queues.fill("a", [body(1)])
+
+    async with running(pipeline, amqp_url) as runner:
+        await pipeline.send.send(["a", "b"])
+        await until(lambda: runner.account.received == 1)
+        await queues.fill("b", [body(2)])
+        await until(lambda: runner.account.received == 2)
+        await pipeline.send.send(["b"])
+        await until(lambda: runner.metrics.consumer_up == {"b": True})
+        session = runner._session
+        assert session is not None
+        first = min(message.received_at for message in session.outstanding() if message.queue == "a")
+        least = anyio.current_time() - first
+        age = runner.metrics.oldest_seconds()
+        most = anyio.current_time() - first
+        pipeline.go.set()
+        await until(lambda: not session.outstanding())
+        settled = runner.metrics.oldest_seconds()
+
+    assert least <= age <= most
+    assert settled == 0.0
+
+
 async def test_what_is_lost_of_a_retired_queue_is_no_fault(queues: Queues, amqp_url: str) -> None:
     """Nobody wants it any more, or it is consumed anew."""
     pipeline = Changing()

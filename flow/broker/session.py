@@ -118,6 +118,10 @@ class Session:
         """Return the unsettled deliveries, the oldest of each queue first."""
         return [message for line in self._all() for message in line.outstanding()]
 
+    def oldest(self) -> float | None:
+        """Return when the oldest unsettled delivery came, in monotonic seconds; None: there is none."""
+        return min((time for line in self._all() if (time := line.oldest()) is not None), default=None)
+
     def unconfirmed(self) -> list[Message[Any]]:
         """Return what was settled and may not be known to the broker: it may be delivered again."""
         return [message for line in self._all() for message in line.unconfirmed()]

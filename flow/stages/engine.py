@@ -111,16 +111,12 @@ class Engine:
         """Return how many messages wait before each stage."""
         return self._waiting.buffered()
 
-    def oldest(self) -> float:
-        """Return the age in seconds of the oldest message that waits, 0.0 when none does."""
-        return self.waited(None)
-
     def down(self) -> dict[str, float]:
         """Return the queues whose work waits for a target that is down, and for how many seconds."""
         return self._waiting.down()
 
-    def waited(self, queue: str | None) -> float:
-        """Return for how many seconds the oldest message of *queue*, or of all, waits; 0.0 when none does."""
+    def waited(self, queue: str) -> float:
+        """Return for how many seconds the oldest message of *queue* waits; 0.0 when none does."""
         return self._waiting.longest(queue)
 
     def give_back(self, queue: str) -> None:

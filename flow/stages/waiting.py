@@ -31,8 +31,8 @@ class Waiting:
             since[queue] = max(since.get(queue, 0.0), self._now() - start)
         return since
 
-    def longest(self, queue: str | None) -> float:
-        """Return for how many seconds the oldest message of *queue*, or of all, waits; 0.0 when none does."""
+    def longest(self, queue: str) -> float:
+        """Return for how many seconds the oldest message of *queue* waits; 0.0 when none does."""
         times = [one.batcher.oldest(queue) for one in self._parts.deliverers.values()]
         times.append(self._parts.processor.reception.oldest(queue))
         return self._now() - min((time for time in times if time is not None), default=self._now())
