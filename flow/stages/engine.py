@@ -12,7 +12,7 @@ from flow.clock import Clock, LoopClock
 from flow.codec import Codec
 from flow.errors import EndedUnexpectedly
 from flow.memory import DeliveryMemory
-from flow.message import Message, Origin, State
+from flow.message import Message, Origin
 from flow.metrics import PipelineMetrics
 from flow.outcome import Decision, Outcome
 from flow.pipeline import Pipeline
@@ -23,6 +23,7 @@ from flow.stages.books import Books, Store
 from flow.stages.deliverer import Deliverer
 from flow.stages.drain import Drain
 from flow.stages.holder import Holder
+from flow.stages.loss import Loss
 from flow.stages.pace import Pace
 from flow.stages.parker import Park, Parker
 from flow.stages.parts import Parts
@@ -94,13 +95,15 @@ class Engine:
         self.books = None if store is None else self._books(store, recall, clock)
         self._admission.claimant = None if self.books is None else self.books.claimant
         self._processor = self._handlers(recall, clock)
-        parts = self._parts()
-        self._waiting, self._drain = Waiting(parts, clock.now), Drain(parts, self._quiet)
+        self._parts = self._together()
+        self._waiting = Waiting(self._parts, clock.now, metrics.circuit_open)
+        self._drain = Drain(self._parts, self._quiet)
+        self._loss = Loss(self._parts, self.memory, metrics)
 
     @property
     def running(self) -> int:
         """How many callbacks run now."""
-        return self._processor.running + sum(one.running for one in self.deliverers.values())
+        return self._parts.running
 
     @property
     def unfinished(self) -> int:
@@ -167,27 +170,7 @@ class Engine:
         The rest comes again. *outstanding* are its unsettled deliveries, *unconfirmed* those that were
         settled although the broker may not know.
         """
-        for message in unconfirmed:
-            if message.decision is not None:
-                self.memory.remember(message)
-        for message in outstanding:
-            self.metrics.accounts[message.queue].stale += 1
-            if message.state is State.HELD:
-                self._holder.let_go(message)
-                message.state = State.DECIDED
-                if message.alone:
-                    self._suspects.ended(message)
-            if message.state in (State.RUNNING, State.DECIDED):
-                self.memory.remember(message)
-            else:
-                message.state = State.STALE
-        for deliverer in self.deliverers.values():
-            deliverer.batcher.discard_stale()
-        self._processor.reception.discard_stale()
-        self._suspects.discard_stale()
-        if self.books is not None:
-            self.books.lost(unconfirmed, origin)
-        self._pace.wake()
+        self._loss.take(outstanding, unconfirmed, origin)
 
     async def run(self) -> None:
         """Work until `drain` has ended; a stage that ends otherwise raises `EndedUnexpectedly`."""
@@ -217,7 +200,7 @@ class Engine:
         self._over.set()
         return hung
 
-    def _parts(self) -> Parts:
+    def _together(self) -> Parts:
         return Parts(
             processor=self._processor,
             deliverers=self.deliverers,
