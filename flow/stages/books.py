@@ -48,7 +48,7 @@ class Books:
 
         *quiet* is rung whenever something was written or answered, or the ledger fails.
         """
-        ledger, claims = store
+        self._store = ledger, claims = store
         self._pace = pace
         self._quiet = quiet
         self._deliverers = deliverers
@@ -62,6 +62,7 @@ class Books:
             changed=self._changed,
             progress=quiet.ring_all,
             claimed=lambda message: None if self.claimant is None else self.claimant.key(message),
+            ready=self._ready,
         )
         acknowledger.commit = self.commit
         if pipeline.claim is not None:
@@ -125,6 +126,17 @@ class Books:
                 await self.claimant.flush()
         for message in self.commit.clear():
             self._acknowledger.abandon(message)
+
+    async def _ready(self) -> None:
+        """See that everything can be written that the pipeline needs.
+
+        Raises:
+            LedgerError: not now.
+        """
+        ledger, claims = self._store
+        await ledger.ready()
+        if self.claimant is not None:
+            await claims.ready()
 
     def _changed(self) -> None:
         if self.fault is None:

@@ -43,10 +43,11 @@ class GroupCommit:
         changed: Callable[[], None],
         progress: Callable[[], None],
         claimed: Callable[[Message[Any]], str | None],
+        ready: Callable[[], Awaitable[None]],
     ) -> None:
         """Take *written*, which tells the broker of what is safe, and *changed*, called when the ledger fails
         or works again. *progress* is called after each write, *claimed* for the key of a delivered message's
-        claim."""
+        claim, *ready* to see whether all works again."""
         self.fault: str | None = None
         """Why the ledger cannot be written now."""
         self.ledger = ledger
@@ -58,6 +59,7 @@ class GroupCommit:
         self._changed = changed
         self._progress = progress
         self._claimed = claimed
+        self._ready = ready
         self._bell = Bell()
         self._waiting: list[tuple[Entry, Row]] = []
         self._writing: list[tuple[Entry, Row]] = []
@@ -146,7 +148,7 @@ class GroupCommit:
         """Write until cancelled."""
         while True:
             if self.fault is not None:
-                await self.ask(lambda ledger: ledger.ready())
+                await self._try(self._ready)
             if not (self._waiting or self._notes or self._known):
                 await self._bell.wait()
             await self.flush()

@@ -831,3 +831,24 @@ async def test_each_unknown_outcome_is_told_with_its_own_error(start: Start) -> 
     assert reasons[1].startswith("outcome unknown: ValueError")
     assert reasons[3].startswith("outcome unknown: KeyError")
     assert (pipeline.sent, line.acked.count(2)) == ([2], 1)
+
+
+async def test_the_ledger_works_again_only_when_claims_can_be_written(
+    start: Start, kind: type[Mail], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows and claims are tables of their own: what is missing for one of them is missing."""
+    ledger, claims = (FaultyLedger(lambda: 0.0) for _ in range(2))
+    ledger.identities = Anything()
+    claims.fails = "before"
+    line = await start(kind, ledger=(ledger, claims))
+
+    await line.push(1)
+    for _ in range(10):
+        await line.advance(30.0)
+    told = [record.getMessage() for record in caplog.records]
+    claims.fails = ""
+    for _ in range(3):
+        await line.advance(30.0)
+
+    assert told == [f"{line.metrics.pipeline}: the ledger is down, nothing is started: the ledger is away"]
+    assert (line.engine.pipeline.sent, line.acked) == ([1], [1])
