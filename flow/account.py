@@ -13,7 +13,7 @@ class Account:
     retrying: int = 0
     parked: int = 0
     returned: int = 0
-    """Given back to the queue unfinished, at a drain."""
+    """Given back to the queue unfinished: at a drain, or as its target is down."""
     stale: int = 0
     """Lost with their session; the broker delivers them again, and they are counted as received again."""
 

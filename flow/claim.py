@@ -104,3 +104,6 @@ class Claims(Protocol):
 
     async def doubt(self, pipeline: str, keys: Sequence[str], holder: str) -> None:
         """Let go of *keys*: whether their effects happened is not known."""
+
+    async def ready(self) -> None:
+        """See that claims can be written."""

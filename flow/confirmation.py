@@ -1,5 +1,7 @@
 """Learns that the broker knows what it was told: from then on the ledger answers no redelivery with it."""
 
+from contextlib import suppress
+
 import anyio
 import anyio.lowlevel
 
@@ -29,23 +31,23 @@ class Confirmation:
             await self._ask()
 
     async def finish(self) -> None:
-        """Ask once more and write the answers down, in bounded time."""
+        """Ask once more, close what is consumed no more, and write the answers down, in bounded time."""
         if self._commit.fault is None:
             with anyio.move_on_after(LAST):
                 await self._ask()
+            for origin in await self._session.close_retired():
+                self._commit.arrived(origin)
             with anyio.move_on_after(LAST):
                 await self._commit.flush()
 
     async def _ask(self) -> None:
-        lines = {line.consumer: line for line in self._session.lines.values()}
+        """Ask about what is consumed; of the rest the broker tells when it has closed it."""
+        consumed = {line.consumer for line in self._session.lines.values()}
         for origin, told in self._commit.unconfirmed().items():
-            if origin in lines:
-                # What is told in this turn of the loop is written at its end.
-                await anyio.lowlevel.checkpoint()
-                try:
-                    await self._session.ready(origin.queue)
-                except (ConfigError, ConnectionLost):
-                    continue
-            elif not self._commit.gone(origin):
+            if origin not in consumed:
                 continue
-            self._commit.arrived(origin, told)
+            # What is told in this turn of the loop is written at its end.
+            await anyio.lowlevel.checkpoint()
+            with suppress(ConfigError, ConnectionLost):
+                await self._session.ready(origin.queue)
+                self._commit.arrived(origin, told)

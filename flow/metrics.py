@@ -104,7 +104,12 @@ COUNTERS = (
     Family("received", "Deliveries received, those that came again included.", accounts, ("queue",)),
     Family("redelivered", "Deliveries received that came again.", keyed, ("queue",)),
     Family("settled", "Deliveries settled, by the outcome of the message.", outcomes, ("queue", "outcome")),
-    Family("returned", "Deliveries given back unfinished at a drain.", accounts, ("queue",)),
+    Family(
+        "returned",
+        "Deliveries given back unfinished, at a drain or as their target is down.",
+        accounts,
+        ("queue",),
+    ),
     Family("stale", "Deliveries lost with their session; they come again.", accounts, ("queue",)),
     Family("stale_settles", "Deliveries decided after their session had ended.", single),
     Family(

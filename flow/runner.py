@@ -169,6 +169,7 @@ class Runner:
         self._gauges(engine)
         subscription = Subscription(self.pipeline, engine, longest_hold=self.options.longest_hold)
         self._subscription = subscription
+        self.metrics.oldest_seconds = subscription.oldest
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(engine.run)
             tasks.start_soon(subscription.follow)
@@ -288,5 +289,4 @@ class Runner:
     def _gauges(self, engine: Engine) -> None:
         self.metrics.in_progress = lambda: engine.running
         self.metrics.buffered = engine.buffered
-        self.metrics.oldest_seconds = engine.oldest
         self.metrics.unsettled = lambda: {one.queue: one.outstanding for one in engine.origins}

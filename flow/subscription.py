@@ -108,7 +108,7 @@ class Subscription:
     def lost(self, line: Line, failure: BrokerError) -> None:
         """Take note that *line* ended by itself; a queue that is wanted and not consumed is tried again."""
         session = self._session
-        self._engine.lost(line.outstanding(), line.unconfirmed())
+        self._engine.lost(line.outstanding(), line.unconfirmed(), line.consumer)
         consumed = session is not None and line.queue in session.lines
         if line.queue in self.wanted and not consumed:  # else the line was retired before
             self.faults[line.queue] = str(failure)
@@ -121,6 +121,11 @@ class Subscription:
             return
         self._last_lost = failure
         log.error("%s: %s; its other queues go on", self._pipeline.name, failure)
+
+    def oldest(self) -> float:
+        """Return the age in seconds of the oldest unsettled delivery, 0.0 when there is none."""
+        received_at = None if self._session is None else self._session.oldest()
+        return 0.0 if received_at is None else anyio.current_time() - received_at
 
     @property
     def _share(self) -> int:
@@ -188,7 +193,8 @@ class Subscription:
         await self._add(session, [one for one in missing if self._again_at.get(one, now) <= now])
         await self._rest(session)
         await self._resize(session)
-        await session.close_retired()
+        for consumer in await session.close_retired():
+            self._engine.closed(consumer)
 
     async def _add(self, session: Session, queues: Sequence[str]) -> list[BrokerError]:
         """Consume *queues*; return what was refused."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -9,6 +10,7 @@ import anyio.lowlevel
 import msgspec
 import pytest
 from pamqp.commands import Basic, Channel, Connection, Queue
+from sqlalchemy import select
 
 from flow.broker.line import Line
 from flow.broker.url import BrokerUrl
@@ -17,6 +19,8 @@ from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
+from flow.records.database import Database
+from flow.records.tables import ledger
 from flow.runner import Runner, RunOptions
 from flow.stages.engine import Engine
 from flow.subscription import Subscription
@@ -366,6 +370,35 @@ async def test_without_a_second_queue_the_loss_of_the_first_ends_the_session(run
         assert runner.metrics.reconnects["lost"] == 0, "it is left for this, not for its silence"
 
 
+async def test_the_age_of_the_oldest_delivery_is_told_until_it_is_settled(
+    queues: Queues, amqp_url: str
+) -> None:
+    """M08: whether it waits or is being worked, and of a queue that is left as well."""
+    pipeline = Changing()
+    pipeline.go = anyio.Event()
+    await queues.fill("a", [body(1)])
+
+    async with running(pipeline, amqp_url) as runner:
+        await pipeline.send.send(["a", "b"])
+        await until(lambda: runner.account.received == 1)
+        await queues.fill("b", [body(2)])
+        await until(lambda: runner.account.received == 2)
+        await pipeline.send.send(["b"])
+        await until(lambda: runner.metrics.consumer_up == {"b": True})
+        session = runner._session
+        assert session is not None
+        first = min(message.received_at for message in session.outstanding() if message.queue == "a")
+        least = anyio.current_time() - first
+        age = runner.metrics.oldest_seconds()
+        most = anyio.current_time() - first
+        pipeline.go.set()
+        await until(lambda: not session.outstanding())
+        settled = runner.metrics.oldest_seconds()
+
+    assert least <= age <= most
+    assert settled == 0.0
+
+
 async def test_what_is_lost_of_a_retired_queue_is_no_fault(queues: Queues, amqp_url: str) -> None:
     """Nobody wants it any more, or it is consumed anew."""
     pipeline = Changing()
@@ -386,6 +419,35 @@ async def test_what_is_lost_of_a_retired_queue_is_no_fault(queues: Queues, amqp_
 
     assert told is None
     assert runner.account.stale == 1
+
+
+@pytest.mark.parametrize("running_still", [False, True])
+async def test_what_was_done_of_a_queue_that_is_left_answers_nothing_any_more(
+    queues: Queues, amqp_url: str, tmp_path: Path, running_still: bool
+) -> None:
+    """The broker knows of it once it has closed the channel, also at the end of a drain."""
+    pipeline = Changing()
+    pipeline.go = anyio.Event()
+    await queues.fill("b", [body(n) for n in range(5)])
+
+    async with Database.opened(f"sqlite:///{tmp_path / 'records.db'}") as database:
+        async with running(pipeline, amqp_url, database=database) as runner:
+            await pipeline.send.send(["a", "b"])
+            await until(lambda: runner.account.received == 5)
+            await pipeline.send.send(["a"])
+            await until(lambda: runner.metrics.consumer_up == {"a": True})
+            session = runner._session
+            assert session is not None
+            if not running_still:
+                pipeline.go.set()
+                await until(lambda: not session._retired)
+            runner.stop()
+            pipeline.go.set()
+        async with database.reading() as connection:
+            unsettled = (await connection.scalars(select(ledger.c.unsettled))).all()
+
+    assert runner.account.delivered == 5
+    assert unsettled == [False] * 5
 
 
 async def test_without_any_queue_the_set_up_is_wrong(amqp_url: str) -> None:

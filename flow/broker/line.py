@@ -99,6 +99,11 @@ class Line:
         """Return the unsettled deliveries, oldest first."""
         return list(self._settler.outstanding.values())
 
+    def oldest(self) -> float | None:
+        """Return when the oldest unsettled delivery came, in monotonic seconds; None: there is none."""
+        message = None if self.over else next(iter(self._settler.outstanding.values()), None)
+        return None if message is None else message.received_at
+
     def unconfirmed(self) -> list[Message[Any]]:
         """Return what was settled and may not be known to the broker: it may be delivered again."""
         return self._settler.unconfirmed()

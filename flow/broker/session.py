@@ -118,6 +118,10 @@ class Session:
         """Return the unsettled deliveries, the oldest of each queue first."""
         return [message for line in self._all() for message in line.outstanding()]
 
+    def oldest(self) -> float | None:
+        """Return when the oldest unsettled delivery came, in monotonic seconds; None: there is none."""
+        return min((time for line in self._all() if (time := line.oldest()) is not None), default=None)
+
     def unconfirmed(self) -> list[Message[Any]]:
         """Return what was settled and may not be known to the broker: it may be delivered again."""
         return [message for line in self._all() for message in line.unconfirmed()]
@@ -161,17 +165,21 @@ class Session:
             self._retired.append(line)
             await line.retire()
 
-    async def close_retired(self) -> None:
+    async def close_retired(self) -> list[Consumer]:
         """Close the lines that have ended, and the retired ones of which all is settled. Never raises.
 
         A retired line stays until the broker has answered: what it settled may not be known there before.
+        Return the consumers of those it has answered for: it knows of all that they settled.
         """
         ended, self._lost = self._lost, []
         for line in ended:
             await line.close()
+        known = []
         for line in [one for one in self._retired if not one.consumer.outstanding]:
             if await line.close() and line in self._retired:
                 self._retired.remove(line)
+                known.append(line.consumer)
+        return known
 
     async def cancel(self) -> None:
         """Stop the deliveries; return when all that were under way are here, or the session has failed.

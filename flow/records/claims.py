@@ -4,12 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, false, func, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from flow.claim import Hold, Standing, Unknown
 from flow.records.database import Database
-from flow.records.ledger import PATIENCE, parts, refused
+from flow.records.ledger import PATIENCE, parts, refused, touch
 from flow.records.tables import Moment, claims
 
 if TYPE_CHECKING:
@@ -82,6 +82,17 @@ class SqlClaims:
                 for some in parts(sorted(keys)):
                     ours = and_(of(pipeline, some), claims.c.holder == holder, claims.c.state != DONE)
                     await connection.execute(update(claims).where(ours).values(**ended))
+
+    async def ready(self) -> None:
+        """See that claims can be written.
+
+        Raises:
+            LedgerError: not now.
+        """
+        with refused():
+            async with self._database.begin(patience=PATIENCE) as connection:
+                await touch(connection, claims, *claims.c.keys())
+                await connection.execute(delete(claims).where(false()))
 
     async def _take(
         self,

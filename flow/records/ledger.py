@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Table, and_, bindparam, delete, false, func, insert, select, text, update
 
 from flow.errors import DatabaseError, LedgerError, RowRefused
 from flow.ledger import KEPT, Found, Row, digest
@@ -104,7 +104,7 @@ class SqlLedger:
         """
         with refused(rows=False):
             async with self._database.begin(patience=PATIENCE) as connection:
-                await connection.execute(update(ledger).where(ledger.c.id == 0).values(unsettled=False))
+                await touch(connection, ledger, *COLUMNS)
 
     async def _halved(self, rows: Sequence[Row], doubtful: bool) -> Sequence[int | None]:
         try:
@@ -224,6 +224,13 @@ async def done(connection: "AsyncConnection", rows: Sequence[Row]) -> None:
         one = and_(claims.c.pipeline == bindparam("of"), claims.c.key == bindparam("called"))
         note = update(claims).where(one).values(state="done", target_id=bindparam("id_there"))
         await connection.execute(note, ended)
+
+
+async def touch(connection: "AsyncConnection", table: Table, *columns: str) -> None:
+    """Insert and update no rows of *table*: only for its rights and its lock is asked."""
+    nothing = select(*(table.c[name] for name in columns)).where(false())
+    await connection.execute(insert(table).from_select(columns, nothing))
+    await connection.execute(update(table).where(false()).values({columns[0]: table.c[columns[0]]}))
 
 
 def seconds(milliseconds: int | None) -> float | None:

@@ -63,7 +63,7 @@ class MemoryLedger:
             self.rows.pop(number, None)
 
     async def ready(self) -> None:
-        """Be ready, as always."""
+        """Be ready, as always, for rows and claims."""
 
     async def take(
         self, pipeline: str, keys: Collection[str], holder: str, seconds: float, unknown: Unknown

@@ -11,7 +11,7 @@ from flow.claim import Claims
 from flow.clock import Clock
 from flow.errors import LedgerError
 from flow.ledger import Ledger
-from flow.message import Message
+from flow.message import Message, Origin
 from flow.metrics import PipelineMetrics
 from flow.pipeline import Pipeline
 from flow.stages.acknowledger import Acknowledger
@@ -48,7 +48,7 @@ class Books:
 
         *quiet* is rung whenever something was written or answered, or the ledger fails.
         """
-        ledger, claims = store
+        self._store = ledger, claims = store
         self._pace = pace
         self._quiet = quiet
         self._deliverers = deliverers
@@ -62,6 +62,7 @@ class Books:
             changed=self._changed,
             progress=quiet.ring_all,
             claimed=lambda message: None if self.claimant is None else self.claimant.key(message),
+            ready=self._ready,
         )
         acknowledger.commit = self.commit
         if pipeline.claim is not None:
@@ -89,9 +90,9 @@ class Books:
         if self._closed:
             self.give_back()
 
-    def lost(self, unconfirmed: Sequence[Message[Any]]) -> None:
-        """Take note that a session or one of its queues ended, after all its messages were told."""
-        self.commit.lost(unconfirmed)
+    def lost(self, unconfirmed: Sequence[Message[Any]], origin: Origin | None) -> None:
+        """Take note that a session or its *origin* ended, after all its messages were told."""
+        self.commit.lost(unconfirmed, origin)
         self.inquiry.discard_stale()
         if self.claimant is not None:
             self.claimant.discard_stale()
@@ -125,6 +126,17 @@ class Books:
                 await self.claimant.flush()
         for message in self.commit.clear():
             self._acknowledger.abandon(message)
+
+    async def _ready(self) -> None:
+        """See that everything can be written that the pipeline needs.
+
+        Raises:
+            LedgerError: not now.
+        """
+        ledger, claims = self._store
+        await ledger.ready()
+        if self.claimant is not None:
+            await claims.ready()
 
     def _changed(self) -> None:
         if self.fault is None:

@@ -51,7 +51,8 @@ class Claimant:
         self._holder = uuid4().hex
         self._keys: dict[Message[Any], str] = {}  # of what is claimed here
         self._mine: dict[str, Message[Any]] = {}  # exactly the other way round
-        self._begun: set[Message[Any]] = set()  # whose effect may have happened
+        # Whose effect may have happened, with the error that ended its block of `batch.sending`, if any.
+        self._begun: dict[Message[Any], Exception | None] = {}
         self._endings = Endings(metrics.pipeline, self._holder, claims, commit)
         self._sent: dict[str, None] = {}  # whose effects happened, which is not noted yet
 
@@ -128,7 +129,7 @@ class Claimant:
                 self._let_go(message, self._endings.free)
             if guard.error is not None:
                 raise guard.error
-            self._begun.discard(message)
+            self._begun.pop(message, None)
             return result
 
         return claimed
@@ -141,13 +142,15 @@ class Claimant:
         What it left in the middle of a block is decided here.
         """
         if batch.marks:
-            self._begun -= batch.marks.keys()
+            for message in batch.marks:
+                self._begun.pop(message, None)
             await self.release(list(batch.marks))
         doubtful = [message for message in unmarked if message in self._begun]
-        if not doubtful:
-            return unmarked
         kept = OutcomeUnknown("batch.sending ended with an error that handle_batch kept to itself")
-        await self._acknowledger.failed(doubtful, error or kept, "handle_batch")
+        errors = {message: self._begun[message] or error or kept for message in doubtful}
+        for one in {id(error): error for error in errors.values()}.values():
+            some = [message for message in doubtful if errors[message] is one]
+            await self._acknowledger.failed(some, one, "handle_batch")
         return [message for message in unmarked if message not in doubtful]
 
     async def release(self, messages: Sequence[Message[Any]]) -> set[Message[Any]]:
@@ -175,7 +178,7 @@ class Claimant:
             self._sent.pop(key, None)  # else its row was refused
         if key is not None and self._mine.get(key) is message:
             del self._mine[key]
-        self._begun.discard(message)
+        self._begun.pop(message, None)
 
     def discard_stale(self) -> None:
         """Forget what is stale: the broker delivers it again."""
@@ -267,7 +270,7 @@ class Claimant:
             raise
         for one in sent:
             self._sent.pop(one, None)
-        self._begun.add(message)
+        self._begun[message] = None
 
     @asynccontextmanager
     async def _sending(self, batch: Batch[Any], message: Message[Any]) -> AsyncIterator[None]:
@@ -279,7 +282,10 @@ class Claimant:
         except Verdict:
             self._let_go(message, self._endings.free)
             raise
-        self._begun.discard(message)
+        except Exception as error:  # others may raise as well, or handle_batch keep it to itself
+            self._begun[message] = error
+            raise
+        self._begun.pop(message, None)
         if message not in batch.marks:
             batch.sent.add(message)
             self._sent[self._keys[message]] = None

@@ -21,7 +21,6 @@ from flow.stages.bell import Bell
 LARGEST = 1000  # rows in one write
 PATIENCE = 15.0  # seconds for one call of the ledger
 SHORTEST, LONGEST = 0.5, 30.0  # seconds between two tries while the ledger is down
-GONE = 10.0  # seconds after which a line that is consumed no more has been closed
 
 T = TypeVar("T")
 
@@ -44,10 +43,11 @@ class GroupCommit:
         changed: Callable[[], None],
         progress: Callable[[], None],
         claimed: Callable[[Message[Any]], str | None],
+        ready: Callable[[], Awaitable[None]],
     ) -> None:
         """Take *written*, which tells the broker of what is safe, and *changed*, called when the ledger fails
         or works again. *progress* is called after each write, *claimed* for the key of a delivered message's
-        claim."""
+        claim, *ready* to see whether all works again."""
         self.fault: str | None = None
         """Why the ledger cannot be written now."""
         self.ledger = ledger
@@ -59,12 +59,12 @@ class GroupCommit:
         self._changed = changed
         self._progress = progress
         self._claimed = claimed
+        self._ready = ready
         self._bell = Bell()
         self._waiting: list[tuple[Entry, Row]] = []
         self._writing: list[tuple[Entry, Row]] = []
         self._notes: list[Row] = []
         self._told: dict[Origin, list[Entry]] = {}  # the broker was told; it is not known to know
-        self._told_at: dict[Origin, float] = {}
         self._opening: set[anyio.CancelScope] = set()
         self._closed = False
         self._known: set[int] = set()  # rows that the broker knows of, which is not written yet
@@ -90,10 +90,8 @@ class GroupCommit:
     def told(self, entry: Entry) -> None:
         """Take note that the broker was told of *entry*."""
         if entry.id is not None:
-            origin = entry.message.origin
             self.rows.add(entry.id)
-            self._told.setdefault(origin, []).append(entry)
-            self._told_at[origin] = self._clock.now()
+            self._told.setdefault(entry.message.origin, []).append(entry)
 
     def answered(self, found: Found, message: Message[Any]) -> Entry:
         """Return the entry of a row that was *found* and is to answer *message*."""
@@ -111,19 +109,15 @@ class GroupCommit:
         """Return the origins that were told something which is not known to have arrived, and how much."""
         return {origin: len(entries) for origin, entries in self._told.items()}
 
-    def arrived(self, origin: Origin, count: int) -> None:
-        """Take note that the first *count* things which *origin* was told have arrived.
+    def arrived(self, origin: Origin, count: int | None = None) -> None:
+        """Take note that the first *count* things which *origin* was told have arrived, or all.
 
         Nothing happens when its session has ended meanwhile: then `lost` has judged them.
         """
         entries = self._told.pop(origin, [])
         self.confirm(entries[:count])
-        if entries[count:]:
+        if count is not None and entries[count:]:
             self._told[origin] = entries[count:]
-
-    def gone(self, origin: Origin) -> bool:
-        """Tell whether *origin*, which is consumed no more, was closed so long ago that all has arrived."""
-        return self._clock.now() - self._told_at[origin] >= GONE
 
     def confirm(self, entries: Sequence[Entry]) -> None:
         """Take note that the broker knows of *entries*."""
@@ -132,12 +126,12 @@ class GroupCommit:
                 self._known.add(entry.id)
         self._bell.ring()
 
-    def lost(self, unconfirmed: Sequence[Message[Any]]) -> None:
-        """Take note that sessions ended, of which the broker may not know what is *unconfirmed*."""
+    def lost(self, unconfirmed: Sequence[Message[Any]], origin: Origin | None = None) -> None:
+        """Take note that *origin*, or all that is not alive, ended, and the broker may not know what is
+        *unconfirmed* of that."""
         doubtful = set(unconfirmed)
-        for origin in [one for one in self._told_at if not one.alive]:
-            del self._told_at[origin]
-            entries = self._told.pop(origin, [])
+        for ended in [one for one in self._told if not one.alive and origin in (None, one)]:
+            entries = self._told.pop(ended)
             for entry in entries:
                 if entry.message in doubtful:
                     self.release(entry)
@@ -154,7 +148,7 @@ class GroupCommit:
         """Write until cancelled."""
         while True:
             if self.fault is not None:
-                await self.ask(lambda ledger: ledger.ready())
+                await self._try(self._ready)
             if not (self._waiting or self._notes or self._known):
                 await self._bell.wait()
             await self.flush()

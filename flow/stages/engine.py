@@ -12,7 +12,7 @@ from flow.clock import Clock, LoopClock
 from flow.codec import Codec
 from flow.errors import EndedUnexpectedly
 from flow.memory import DeliveryMemory
-from flow.message import Message, Origin, State
+from flow.message import Message, Origin
 from flow.metrics import PipelineMetrics
 from flow.outcome import Decision, Outcome
 from flow.pipeline import Pipeline
@@ -23,6 +23,7 @@ from flow.stages.books import Books, Store
 from flow.stages.deliverer import Deliverer
 from flow.stages.drain import Drain
 from flow.stages.holder import Holder
+from flow.stages.loss import Loss
 from flow.stages.pace import Pace
 from flow.stages.parker import Park, Parker
 from flow.stages.parts import Parts
@@ -94,13 +95,15 @@ class Engine:
         self.books = None if store is None else self._books(store, recall, clock)
         self._admission.claimant = None if self.books is None else self.books.claimant
         self._processor = self._handlers(recall, clock)
-        parts = self._parts()
-        self._waiting, self._drain = Waiting(parts, clock.now), Drain(parts, self._quiet)
+        self._parts = self._together()
+        self._waiting = Waiting(self._parts, clock.now, metrics.circuit_open)
+        self._drain = Drain(self._parts, self._quiet)
+        self._loss = Loss(self._parts, self.memory, metrics)
 
     @property
     def running(self) -> int:
         """How many callbacks run now."""
-        return self._processor.running + sum(one.running for one in self.deliverers.values())
+        return self._parts.running
 
     @property
     def unfinished(self) -> int:
@@ -111,16 +114,12 @@ class Engine:
         """Return how many messages wait before each stage."""
         return self._waiting.buffered()
 
-    def oldest(self) -> float:
-        """Return the age in seconds of the oldest message that waits, 0.0 when none does."""
-        return self.waited(None)
-
     def down(self) -> dict[str, float]:
         """Return the queues whose work waits for a target that is down, and for how many seconds."""
         return self._waiting.down()
 
-    def waited(self, queue: str | None) -> float:
-        """Return for how many seconds the oldest message of *queue*, or of all, waits; 0.0 when none does."""
+    def waited(self, queue: str) -> float:
+        """Return for how many seconds the oldest message of *queue* waits; 0.0 when none does."""
         return self._waiting.longest(queue)
 
     def give_back(self, queue: str) -> None:
@@ -155,30 +154,23 @@ class Engine:
         receive = self._processor.reception.receive if self.books is None else self.books.receive
         receive(messages)
 
-    def lost(self, outstanding: Sequence[Message[Any]], unconfirmed: Sequence[Message[Any]]) -> None:
-        """Take note that a session or one of its queues ended: what was finished or runs is remembered.
+    def closed(self, origin: Origin) -> None:
+        """Take note that the broker knows of all that was settled of *origin*, which has ended."""
+        if self.books is not None:
+            self.books.commit.arrived(origin)
+
+    def lost(
+        self,
+        outstanding: Sequence[Message[Any]],
+        unconfirmed: Sequence[Message[Any]],
+        origin: Origin | None = None,
+    ) -> None:
+        """Take note that a session or its *origin* ended: what was finished or runs is remembered.
 
         The rest comes again. *outstanding* are its unsettled deliveries, *unconfirmed* those that were
         settled although the broker may not know.
         """
-        for message in unconfirmed:
-            if message.decision is not None:
-                self.memory.remember(message)
-        for message in outstanding:
-            self.metrics.accounts[message.queue].stale += 1
-            if message.state is State.HELD:
-                self._holder.let_go(message)
-                message.state = State.DECIDED
-            if message.state in (State.RUNNING, State.DECIDED):
-                self.memory.remember(message)
-            else:
-                message.state = State.STALE
-        for deliverer in self.deliverers.values():
-            deliverer.batcher.discard_stale()
-        self._processor.reception.discard_stale()
-        if self.books is not None:
-            self.books.lost(unconfirmed)
-        self._pace.wake()
+        self._loss.take(outstanding, unconfirmed, origin)
 
     async def run(self) -> None:
         """Work until `drain` has ended; a stage that ends otherwise raises `EndedUnexpectedly`."""
@@ -208,7 +200,7 @@ class Engine:
         self._over.set()
         return hung
 
-    def _parts(self) -> Parts:
+    def _together(self) -> Parts:
         return Parts(
             processor=self._processor,
             deliverers=self.deliverers,
@@ -275,6 +267,7 @@ class Engine:
 
     def _idle(self, slot: Deliverer | None = None) -> bool:
         """Do what is due when a worker or a *slot* has nothing to do; tell whether the slot has now."""
+        self._suspects.discard_stale()  # a callback that went on without its session may have ended
         if self._draining:
             self._quiet.ring_all()
         reception = self._processor.reception

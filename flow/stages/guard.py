@@ -6,7 +6,7 @@ from types import TracebackType
 
 import anyio
 
-from flow.errors import FlowError
+from flow.errors import FlowError, LedgerError
 from flow.outcome import Unavailable
 from flow.retries import place
 
@@ -72,14 +72,15 @@ def exits(error: BaseException) -> bool:
 
 
 def told(error: Exception) -> Exception:
-    """Return what a group of errors tells: its only one, or that the target is unavailable, or itself.
+    """Return what a group of errors tells: its only one, or that target or ledger are away, or itself.
 
     A callback with a task group of its own raises groups.
     """
     if not isinstance(error, ExceptionGroup):
         return error
     parts = [told(one) for one in error.exceptions]
-    found = parts if len(parts) == 1 else [one for one in parts if isinstance(one, Unavailable)]
+    away = [one for kind in (Unavailable, LedgerError) for one in parts if isinstance(one, kind)]
+    found = parts if len(parts) == 1 else away
     return found[0] if found else error
 
 

@@ -32,6 +32,7 @@ class Parts:
         """How many callbacks run now."""
         return self.processor.running + sum(one.running for one in self.deliverers.values())
 
-    def gates(self) -> list[Gates]:
-        """Return the gates of all callbacks."""
-        return [self.processor.gates, *(one.gates for one in self.deliverers.values())]
+    def gates(self) -> dict[str, Gates]:
+        """Return the gates of all callbacks, by what the metrics call their target."""
+        handler = "handle_message" if self.deliverers else "default"
+        return {handler: self.processor.gates, **{name: one.gates for name, one in self.deliverers.items()}}

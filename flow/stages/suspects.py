@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import anyio
 
 from flow.errors import DecodeError, LedgerError
-from flow.message import Message
+from flow.message import Message, State
 from flow.outcome import Reject
 from flow.stages.bell import Bell
 from flow.stages.guard import NotNow
@@ -50,7 +50,8 @@ class Suspects:
         """Take the *journal*; without one nothing is guarded. One suspect waits *patience* for another."""
         self._journal = journal
         self._patience = patience
-        self._started: set[object] = set()  # the identities: what is started may come again and end as that
+        # By identity: what is started may come again, and end as that.
+        self._started: dict[object, Message[Any]] = {}
         self._over: set[object] = set()  # have ended, which is not noted yet
         self._turn = anyio.Event()
         self._bell = Bell()
@@ -79,10 +80,11 @@ class Suspects:
         identity = message.identity()
         known = identity in self._started  # it waited, or came again, and was started here before
         if not known:
+            self.discard_stale()
             with anyio.move_on_after(self._patience):
                 while self._started:
                     await self._turn.wait()
-        self._started.add(identity)
+        self._started[identity] = message
         message.alone = True
         if known:
             return
@@ -107,11 +109,20 @@ class Suspects:
         """Note that *message*, worked alone, has come to an end, whatever became of it."""
         identity = message.identity()
         if identity in self._started and self._journal is not None:
-            self._started.discard(identity)
+            del self._started[identity]
             self._over.add(identity)
             self._turn.set()
             self._turn = anyio.Event()
             self._bell.ring()
+
+    def discard_stale(self) -> None:
+        """Note the end of those whose session ended: nothing crashed, and the broker delivers them again."""
+        for identity, message in list(self._started.items()):
+            while message.state is State.STALE and message.successor is not None:
+                message = message.successor  # it took over
+            self._started[identity] = message
+            if message.state is State.STALE:
+                self.ended(message)
 
     async def run(self) -> None:
         """Note what has ended, until cancelled."""

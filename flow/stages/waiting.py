@@ -8,10 +8,11 @@ from flow.stages.parts import Parts
 class Waiting:
     """Looks at the stages; it changes nothing but gates that are needed no more."""
 
-    def __init__(self, parts: Parts, now: Callable[[], float]) -> None:
-        """Take the stages, and the monotonic seconds."""
+    def __init__(self, parts: Parts, now: Callable[[], float], circuit_open: dict[str, bool]) -> None:
+        """Take the stages, the monotonic seconds, and the metric of which targets are down."""
         self._parts = parts
         self._now = now
+        self._circuit_open = circuit_open
 
     def buffered(self) -> dict[str, int]:
         """Return how many messages wait before each stage."""
@@ -27,17 +28,19 @@ class Waiting:
     def down(self) -> dict[str, float]:
         """Return the queues whose work waits for a target that is down, and for how many seconds."""
         since: dict[str, float] = {}
-        for queue, start in (found for one in self._parts.gates() for found in one.since()):
+        for queue, start in (found for one in self._parts.gates().values() for found in one.since()):
             since[queue] = max(since.get(queue, 0.0), self._now() - start)
         return since
 
-    def longest(self, queue: str | None) -> float:
-        """Return for how many seconds the oldest message of *queue*, or of all, waits; 0.0 when none does."""
+    def longest(self, queue: str) -> float:
+        """Return for how many seconds the oldest message of *queue* waits; 0.0 when none does."""
         times = [one.batcher.oldest(queue) for one in self._parts.deliverers.values()]
         times.append(self._parts.processor.reception.oldest(queue))
         return self._now() - min((time for time in times if time is not None), default=self._now())
 
     def forget(self, queue: str) -> None:
         """Forget the gates of *queue*, which is consumed no more."""
-        for gates in self._parts.gates():
+        for label, gates in self._parts.gates().items():
             gates.forget(queue)
+            if label in self._circuit_open:
+                self._circuit_open[label] = bool(gates.down)

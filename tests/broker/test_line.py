@@ -101,16 +101,17 @@ async def test_a_retired_queue_brings_nothing_more_and_is_settled_to_its_end(
     await received.reach(4)
 
     await session.retire("a")
-    await session.close_retired()  # closes nothing yet
+    before = await session.close_retired()
     for message in received[:4]:
         message.origin.ack(message)
-    await session.close_retired()
+    known = await session.close_retired()
 
     async def six_are_ready() -> bool:
         return await rabbitmq.queue_lengths(vhost) == {"a": QueueLength(ready=6, unacknowledged=0)}
 
     await eventually(six_are_ready)
     assert session.consumers == []
+    assert (before, known) == ([], [received[0].origin])
     assert len(received) == 4
     await session.close()
 
@@ -133,12 +134,13 @@ async def test_what_a_retired_queue_settled_is_unconfirmed_until_the_broker_has_
     try:
         for message in received:
             message.origin.ack(message)
-        await session.close_retired()  # no answer comes
+        known = await session.close_retired()  # no answer comes
         await session.failed.wait()
     finally:
         node.thaw()
 
     assert session.unconfirmed() == received
+    assert known == []
     await session.close()
 
 

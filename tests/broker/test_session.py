@@ -158,6 +158,7 @@ async def test_session_fails_when_the_operator_closes_its_connection(
     assert not any(message.origin.alive for message in received)
     assert session.outstanding() == received
     assert session.unconfirmed() == []
+    assert session.oldest() is None
 
 
 async def test_what_was_acknowledged_just_before_a_loss_is_unconfirmed(

@@ -1,6 +1,7 @@
 """The ledger in both databases and in memory: rows, what they answer, claims, and starts."""
 
 import math
+import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from flow.records.database import Database
 from flow.records.ledger import SqlLedger, SqlStarts
 from flow.records.memory_ledger import KEPT, MemoryLedger
 from flow.records.tables import claims, ledger, starts
+from tests.nodes.postgresql_node import PostgreSQLNode
 
 pytestmark = pytest.mark.anyio
 
@@ -186,6 +188,38 @@ async def test_a_database_that_is_away_is_an_error_of_the_ledger(postgresql_url:
                 await call
 
 
+@pytest.mark.parametrize(
+    ("table", "kind", "right"),
+    [
+        *[("ledger", SqlLedger, right) for right in ("INSERT", "UPDATE")],
+        *[("claims", SqlClaims, right) for right in ("INSERT", "UPDATE", "DELETE")],
+    ],
+)
+async def test_without_a_right_they_are_not_ready(
+    postgresql: PostgreSQLNode, postgresql_url: str, table: str, kind: Any, right: str
+) -> None:
+    """Else they would work again and be down again, as fast as the database answers."""
+    role = f"limited_{secrets.token_hex(4)}"
+    postgresql.execute(f"CREATE ROLE {role} LOGIN")
+    url = postgresql_url.replace("postgres@", f"{role}@")
+    try:
+        async with Database.opened(postgresql_url) as owned:
+            async with owned.begin() as connection:
+                await connection.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"))
+                await connection.execute(text(f"REVOKE {right} ON {table} FROM {role}"))
+            async with Database.opened(url) as limited:
+                with pytest.raises(LedgerError):
+                    await kind(limited).ready()
+            async with owned.begin() as connection:
+                await connection.execute(text(f"GRANT {right} ON {table} TO {role}"))
+            async with Database.opened(url) as limited:
+                await kind(limited).ready()
+            async with owned.begin() as connection:
+                await connection.execute(text(f"DROP OWNED BY {role}"))
+    finally:
+        postgresql.execute(f"DROP ROLE {role}")
+
+
 def test_text_is_cleaned() -> None:
     assert clean("a\0b\ud800c") == "ab?c"
     assert clean("x" * 300) == "x" * 255
@@ -249,6 +283,15 @@ async def stored(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterator
         url = request.getfixturevalue("postgresql_url")
     async with Database.opened(url) as database:
         yield Stored(SqlClaims(database), SqlLedger(database), database, clock)
+
+
+async def test_what_is_ready_has_written_nothing(stored: Stored) -> None:
+    await stored.take("a", "1")
+
+    await stored.ledger.ready()
+    await stored.claims.ready()
+
+    assert await stored.claims.begin("mail", "1", "a", LONG)
 
 
 async def test_an_effect_begins_once(stored: Stored) -> None:

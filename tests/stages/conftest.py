@@ -51,7 +51,7 @@ class Line:
             self.clock,
             rejectable=lambda _: rejectable,
             journal=journal,
-            store=None if ledger is None else (ledger, ledger),
+            store=ledger if ledger is None or isinstance(ledger, tuple) else (ledger, ledger),
         )
         self.engine.origins = [self.origin]
 

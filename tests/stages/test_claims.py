@@ -773,3 +773,82 @@ async def test_verdicts_are_not_counted_as_errors(start: Start, kind: type[Mail]
         await line.advance(0.3)
 
     assert line.metrics.handler_errors + line.metrics.batch_errors == 1
+
+
+class Together(Mail):
+    """Sends a whole batch at once."""
+
+    queue = "numbers"
+
+    async def handle_batch(self, batch: Batch[int]) -> None:
+        async with anyio.create_task_group() as tasks:
+            for one in batch:
+                tasks.start_soon(self.send, batch, one)
+
+    async def send(self, batch: Batch[int], one: Message[int]) -> None:
+        async with batch.sending(one):
+            if one.body in self.orders:
+                raise self.orders[one.body]()
+            self.sent.append(one.body)
+
+
+async def test_effects_that_cannot_begin_together_cost_no_attempt(start: Start) -> None:
+    line = await begun(start, type("Together", (Together,), {"queue": "numbers", "orders": {}}))
+    ledger, pipeline = faulty(line), line.engine.pipeline
+    taken = ledger.take
+
+    async def take(*args: Any) -> Any:
+        standings = await taken(*args)
+        ledger.fails = "before"  # in time for all that are to begin
+        return standings
+
+    ledger.take = take  # type: ignore[method-assign]
+    await line.push(1, 2, 3)
+    await quiet()
+    before = list(pipeline.sent)
+    ledger.take, ledger.fails = taken, ""  # type: ignore[method-assign]
+    for _ in range(6):
+        await line.advance(30.0)
+
+    assert (before, sorted(pipeline.sent)) == ([], [1, 2, 3])
+    assert line.account == {"received": 3, "delivered": 3}
+    assert line.metrics.batch_errors == 0
+
+
+async def test_each_unknown_outcome_is_told_with_its_own_error(start: Start) -> None:
+    """Whatever else ends the batch, and in whatever order."""
+    line = await begun(start, type("Together", (Together,), {"queue": "numbers", "orders": {}}))
+    pipeline = line.engine.pipeline
+    pipeline.orders.update({1: lambda: ValueError("secret"), 2: lambda: Unavailable("closed", after=5.0)})
+    pipeline.orders[3] = lambda: KeyError("secret")
+
+    await line.push(1, 2, 3)
+    await line.advance(0.3)
+    pipeline.orders.clear()
+    await line.advance(5.0)
+
+    reasons = dict(line.parked)
+    assert reasons[1].startswith("outcome unknown: ValueError")
+    assert reasons[3].startswith("outcome unknown: KeyError")
+    assert (pipeline.sent, line.acked.count(2)) == ([2], 1)
+
+
+async def test_the_ledger_works_again_only_when_claims_can_be_written(
+    start: Start, kind: type[Mail], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows and claims are tables of their own: what is missing for one of them is missing."""
+    ledger, claims = (FaultyLedger(lambda: 0.0) for _ in range(2))
+    ledger.identities = Anything()
+    claims.fails = "before"
+    line = await start(kind, ledger=(ledger, claims))
+
+    await line.push(1)
+    for _ in range(10):
+        await line.advance(30.0)
+    told = [record.getMessage() for record in caplog.records]
+    claims.fails = ""
+    for _ in range(3):
+        await line.advance(30.0)
+
+    assert told == [f"{line.metrics.pipeline}: the ledger is down, nothing is started: the ledger is away"]
+    assert (line.engine.pipeline.sent, line.acked) == ([1], [1])

@@ -96,6 +96,24 @@ async def test_a_session_that_ends_during_the_question_leaves_nothing_behind(sta
     assert not ledger.rows
 
 
+async def test_a_queue_that_is_lost_says_nothing_about_one_that_is_being_closed(start: Start) -> None:
+    """The broker has not answered yet: it may not know of it, should it be lost now as well."""
+    line, ledger, books = await begun(start)
+    await line.push(1)
+    closing, line.origin = line.origin, MemoryOrigin()
+    await line.push(2)
+    closing.alive = line.origin.alive = False
+
+    line.engine.lost([], line.origin.acked, line.origin)
+    await quiet()
+
+    assert books.commit.unconfirmed() == {closing: 1}
+    assert len(ledger.rows) == 2
+    line.engine.closed(closing)
+    await quiet()
+    assert len(ledger.rows) == 1
+
+
 async def test_what_is_told_during_the_question_is_asked_about_the_next_time(start: Start) -> None:
     line, ledger, books = await begun(start)
     await line.push(1)

@@ -380,7 +380,6 @@ async def test_the_account_balances_when_nothing_is_left(start: Start) -> None:
     assert str(account).startswith("received 5 = 5 delivered + 0 skipped")
     assert line.engine.running == 0
     assert set(line.engine.buffered().values()) == {0}
-    assert line.engine.oldest() == 0.0
 
 
 async def test_a_queue_that_may_drop_rejected_messages_is_never_rejected_to(start: Start) -> None:

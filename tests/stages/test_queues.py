@@ -178,12 +178,14 @@ async def test_a_queue_that_is_left_waits_for_its_target_no_more(start: Start, k
     await one.push(1, 2, 3)
     await two.push(4, 5, 6)
 
+    circuit_open = dict(line.metrics.circuit_open)
     line.engine.leave("one")
     line.engine.leave("two")
 
     assert sorted(one.released) == [1, 2, 3]
     assert two.acked == [4, 5, 6]
     assert line.engine.down() == {}
+    assert (circuit_open, line.metrics.circuit_open) == ({"default": True}, {"default": False})
     assert line.engine.unfinished == 0
 
 

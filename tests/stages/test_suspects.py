@@ -10,8 +10,8 @@ import pytest
 from flow.batch import Batch
 from flow.batching import Batching
 from flow.errors import ConfigError, LedgerError
-from flow.message import Message, Properties
-from flow.outcome import Unavailable
+from flow.message import Message, Properties, State
+from flow.outcome import Retry, Unavailable
 from flow.pipeline import Pipeline
 from flow.records.starts import Starts
 from tests.broker.queues import until
@@ -186,6 +186,71 @@ async def test_a_suspect_whose_session_ends_stays_alone_and_comes_to_its_end(
 
     assert sorted(pipeline.batches) == [[1], [2]]
     assert os.listdir(tmp_path) == []
+
+
+class Leaving(Numbers):
+    """Handles a message when the test says so, and asks for another time when it is to."""
+
+    queue = "numbers"
+    retry_delay = 30.0
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.later = False
+        self.go = anyio.Event()
+        self.go.set()
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        await self.go.wait()
+        if self.later:
+            raise Retry("later", after=5.0)
+        return message.body.n
+
+
+@pytest.mark.parametrize("where", [State.BATCHED, State.HELD, State.RUNNING])
+async def test_a_suspect_that_is_lost_with_its_session_has_crashed_nothing(
+    start: Start, tmp_path: Path, where: State
+) -> None:
+    """Nothing waits for it any more, and its note goes: it may be delivered to another worker."""
+    line = await start(Leaving, journal=Starts(tmp_path))
+    pipeline: Any = line.engine.pipeline
+    pipeline.down, pipeline.later = where is State.BATCHED, where is State.HELD
+    if where is State.RUNNING:
+        pipeline.go = anyio.Event()
+    message = delivery(line.origin, 1, 3)
+    line.engine.receive([message])
+    await until(lambda: os.listdir(tmp_path) and message.state is where)
+
+    line.lose()
+    pipeline.down = pipeline.later = False
+    pipeline.go.set()
+
+    await until(lambda: os.listdir(tmp_path) == [])
+    assert not line.engine._suspects._started
+
+
+async def test_a_suspect_whose_redelivery_took_over_is_still_started(start: Start, tmp_path: Path) -> None:
+    line = await start(Leaving, journal=Starts(tmp_path))
+    pipeline: Any = line.engine.pipeline
+    pipeline.go, pipeline.down = anyio.Event(), True
+    line.engine.receive([delivery(line.origin, 1, 3)])
+    await until(lambda: os.listdir(tmp_path))
+    await quiet()
+    line.lose()
+    line.engine.receive([delivery(line.origin, 1, 4)])
+    await quiet()
+    pipeline.go.set()
+    await received(line)
+
+    line.engine._suspects.discard_stale()
+    await line.engine._suspects.flush()
+    notes = os.listdir(tmp_path)
+    pipeline.down = False
+    await line.advance(1.0)
+
+    assert len(notes) == 1
+    assert pipeline.batches == [[1]]
+    await until(lambda: os.listdir(tmp_path) == [])
 
 
 class Away:
