@@ -4,19 +4,18 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, TypeVar
-from uuid import UUID
 
 import anyio
 
 from flow.clock import Clock
 from flow.errors import LedgerError
-from flow.ledger import LONGEST_REASON, Entry, Found, Ledger, Row, clean, digest
+from flow.ledger import Entry, Found, Ledger, Row
 from flow.message import Message, Origin, State
 from flow.metrics import PipelineMetrics
 from flow.outcome import Decision
 from flow.stages.bell import Bell
+from flow.stages.rows import row
 
 LARGEST = 1000  # rows in one write
 PATIENCE = 15.0  # seconds for one call of the ledger
@@ -67,6 +66,7 @@ class GroupCommit:
         self._told: dict[Origin, list[Entry]] = {}  # the broker was told; it is not known to know
         self._opening: set[anyio.CancelScope] = set()
         self._closed = False
+        self._wrote = anyio.Event()  # something, after this moment
         self._known: set[int] = set()  # rows that the broker knows of, which is not written yet
 
     @property
@@ -172,6 +172,8 @@ class GroupCommit:
     async def before(self, call: Callable[[], Awaitable[T]]) -> T:
         """Note with *call* what is about to be started; wait until that can be noted.
 
+        What was decided before is written by then: what is started may end the process.
+
         Raises:
             LedgerError: nothing is started any more.
         """
@@ -180,10 +182,17 @@ class GroupCommit:
             if self._closed:
                 scope.cancel()
             try:
-                return await self._try(call)
+                noted = await self._try(call)
+                await self._kept({entry for entry, _ in (*self._writing, *self._waiting)})
+                return noted
             finally:
                 self._opening.discard(scope)
         raise LedgerError("nothing is started any more")
+
+    async def _kept(self, decided: set[Entry]) -> None:
+        """Wait until what was *decided* is written."""
+        while not decided.isdisjoint(entry for entry, _ in (*self._writing, *self._waiting)):
+            await self._wrote.wait()
 
     def close(self) -> None:
         """Let nobody wait in `before` any more."""
@@ -192,20 +201,22 @@ class GroupCommit:
             scope.cancel()
 
     async def _write(self, writing: list[tuple[Entry, Row]], notes: list[Row]) -> None:
-        rows = [*(row for _, row in writing), *notes]
+        rows = [*(one for _, one in writing), *notes]
         began = self._clock.now()
         ids = await self._try(lambda: self.ledger.write(rows))
         self._metrics.ledger_write_seconds.observe(self._clock.now() - began)
         self._writing = []
-        for (entry, row), number in zip(writing, ids, strict=False):
+        for (entry, written), number in zip(writing, ids, strict=False):
             entry.id, entry.written = number, True
             if number is None:
                 self._metrics.ledger_refused += 1
-                log.error("the ledger refused the row of %r (attempt %d)", entry.message, row.attempt)
+                log.error("the ledger refused the row of %r (attempt %d)", entry.message, written.attempt)
             else:
                 self.rows.add(number)
         for entry, _ in writing:
             self._written(entry)
+        self._wrote.set()
+        self._wrote = anyio.Event()
         self._progress()
 
     async def once(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -263,29 +274,5 @@ class GroupCommit:
             timer.cancel()
 
     def _row(self, message: Message[Any], decision: Decision, *, unsettled: bool) -> Row:
-        return Row(
-            pipeline=self._metrics.pipeline,
-            queue=clean(message.queue) or "",
-            identity=digest(message.identity()),
-            record_id=clean(message.record_id),
-            attempt=message.attempt,
-            outcome=decision.outcome,
-            reason=clean(decision.reason, LONGEST_REASON) or "",
-            after=decision.after,
-            target_id=clean(self._called(message)),
-            at=datetime.now(UTC),
-            unsettled=unsettled,
-            claim=self._claimed(message),
-        )
-
-    def _called(self, message: Message[Any]) -> str | None:
-        """Return what the target calls the record of *message*: it is delivered, whatever was set there."""
-        name: object = message.target_id
-        if name is None or isinstance(name, str | int | UUID):
-            return None if name is None else str(name)
-        log.error(
-            "the target_id of %r is no str (%s): the ledger keeps none",
-            message,
-            type(name).__name__,
-        )
-        return None
+        claim = self._claimed(message)
+        return row(self._metrics.pipeline, message, decision, claim=claim, unsettled=unsettled)

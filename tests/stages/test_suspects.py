@@ -318,6 +318,38 @@ async def test_a_suspect_whose_start_cannot_be_noted_waits_for_the_database(
     assert line.account == {"received": 1, "delivered": 1}
 
 
+class Looking(Numbers):
+    """Notes how many rows the ledger has when a message starts."""
+
+    queue = "numbers"
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.rows: Any = ()
+        self.seen: dict[int, int] = {}
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        self.seen[message.body.n] = len(self.rows)
+        return message.body.n
+
+
+async def test_what_was_decided_is_written_before_a_suspect_starts(start: Start) -> None:
+    """It may end the process, and what was not written would be done again."""
+    journal = Away()
+    journal.away = False
+    line = await start(Looking, journal=journal, ledger=True)
+    database, pipeline = faulty(line), line.engine.pipeline
+    database.identities = Anything()
+    pipeline.rows, database.takes = database.rows, 0.3
+
+    line.engine.receive([delivery(line.origin, 53, 3), delivery(line.origin, 54, 3)])
+    await until(lambda: 53 in pipeline.seen)
+    await line.advance(0.2)
+    await until(lambda: 54 in pipeline.seen)
+
+    assert pipeline.seen == {53: 0, 54: 1}
+
+
 async def test_a_drain_gives_a_suspect_back_that_waits_for_the_database(start: Start) -> None:
     line = await start(Numbers, journal=Away(), ledger=True)
     line.engine.receive([delivery(line.origin, 53, 3), delivery(line.origin, 54, 3)])
