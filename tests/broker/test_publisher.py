@@ -14,6 +14,7 @@ from flow.errors import (
     BrokerError,
     ConnectionLost,
     NotFound,
+    NoVirtualHost,
     PublishFailed,
     PublishReturned,
     PublishTimedOut,
@@ -336,7 +337,7 @@ async def test_all_who_wait_for_a_refused_connection_are_told(url: BrokerUrl) ->
                 group.start_soon(publish)
     await publisher.close()
 
-    assert [type(error) for error in errors] == [NotFound] * 30
+    assert [type(error) for error in errors] == [NoVirtualHost] * 30
 
 
 async def test_closed_publisher_refuses(publisher: Publisher, node: RabbitMQNode, queues: Queues) -> None:

@@ -110,6 +110,18 @@ async def test_sweep_publishes_what_was_left_and_tells_what_is_refused(
     assert idle == Ended(0, "published 0 messages\n", "")
 
 
+async def test_a_virtual_host_that_is_not_there_is_said_once(amqp_url: str, records: dict[str, str]) -> None:
+    standard_input = lines(*DEFINED, *(signature(number) for number in range(3)))
+    await run_flow("submit", "--no-publish", stdin=standard_input, **records)
+
+    ended = await run_flow("sweep", url=f"{amqp_url}-gone", **records)
+
+    assert ended.code == 78
+    assert ended.out == "published 0 messages; 3 messages wait\n"
+    assert ended.err.count("There is no virtual host") == 1
+    assert ended.err.count("\n") == 1
+
+
 async def test_without_a_broker_everything_is_stored_and_waits(records: dict[str, str]) -> None:
     nowhere = "amqp://guest:guest@127.0.0.1:1/"
 
