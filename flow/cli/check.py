@@ -12,7 +12,6 @@ import msgspec
 from flow.broker.url import BrokerUrl
 from flow.checking.checking import check_queues, check_targets
 from flow.checking.finding import Finding, State, unchecked, wrong
-from flow.cli.logs import configure
 from flow.cli.masking import printable
 from flow.errors import ConfigError
 from flow.exits import CONFIGURATION
@@ -66,7 +65,6 @@ def check(
     Nothing is consumed, published or changed. FLOW_MANAGEMENT_URL, like https://USER:PASSWORD@HOST:15671,
     names the management API of RabbitMQ, which tells what AMQP does not. Exit code 78: something is wrong.
     """
-    configure("console", "warning", tracebacks=False)
     report = Report(as_json=as_json)
     given = {name: value for name, value in options.items() if value is not None}
     classes = check_targets(targets, given, os.environ, report, workers=workers, strict=strict)
