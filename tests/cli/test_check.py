@@ -95,6 +95,15 @@ async def test_an_address_in_the_place_of_a_target_is_not_shown(folder: str) -> 
         assert "canary" not in ended.out + ended.err
 
 
+async def test_a_database_that_cannot_be_used_is_wrong_without_a_broker_too(folder: str) -> None:
+    ended = await checked(folder, "mine", url=NOWHERE, FLOW_DATABASE_URL="mysql://u:canary@x/y")
+
+    assert ended.code == 78
+    assert "wrong        The database URL must begin with sqlite:// or postgresql://" in ended.out
+    assert "not checked  Mine: what a crash or another worker may repeat: needs the database" in ended.out
+    assert "canary" not in ended.out + ended.err
+
+
 async def test_a_missing_address_is_one_of_the_findings(folder: str) -> None:
     ended = await checked(folder, "mine")
 
