@@ -45,6 +45,10 @@ class NotFound(BrokerError):
     """A queue, an exchange or a virtual host does not exist (reply code 404)."""
 
 
+class NoVirtualHost(NotFound):
+    """The virtual host does not exist, so that nothing in it can be found."""
+
+
 class AccessDenied(BrokerError):
     """The account may not do this: wrong login, or no permission (reply codes 403 and 530)."""
 

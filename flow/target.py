@@ -36,6 +36,11 @@ def load(target: str) -> list[PipelineClass]:
     Raises:
         TargetError: there is no such module or class, it cannot be imported, or it is no pipeline.
     """
+    if "://" in target or "@" in target:  # with its password
+        raise TargetError(
+            "TARGET must be package.module or package.module:Class, not an address: "
+            "that of the broker goes to --amqp-url"
+        )
     name, colon, wanted = target.partition(":")
     if not all(part.isidentifier() for part in name.split(".")) or (colon and not wanted.isidentifier()):
         raise TargetError(

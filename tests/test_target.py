@@ -120,6 +120,17 @@ def test_a_target_is_made_of_dotted_names(folder: Folder, target: str, hint: str
         assert sentence == f"TARGET must be package.module or package.module:Class, got {target!r}{hint}"
 
 
+@pytest.mark.parametrize(
+    "target", [f"amqps://me:{CANARY}@broker/vhost", f"me:{CANARY}@broker", f"pipelines.crm:amqp://u:{CANARY}"]
+)
+def test_an_address_is_not_quoted(folder: Folder, target: str) -> None:
+    """It was meant for `--amqp-url`, and holds a password."""
+    assert refused(target) == (
+        "TARGET must be package.module or package.module:Class, not an address: "
+        "that of the broker goes to --amqp-url"
+    )
+
+
 def test_a_module_that_does_not_exist_is_told_with_the_nearest_file(folder: Folder) -> None:
     folder.write("acme/crm.py", CRM)
     folder.write("acme/mail.py")

@@ -17,6 +17,7 @@ from flow.errors import (
     CertificateRejected,
     ConnectionLost,
     NotFound,
+    NoVirtualHost,
     PublishFailed,
     PublishReturned,
     PublishTimedOut,
@@ -165,7 +166,7 @@ def _vhost(url: BrokerUrl, reply: tuple[int, str] | None) -> BrokerError:
     if reply is None:
         return AccessDenied(f"User {url.user} may not use {where}, or it does not exist: check both")
     if "not found" in words:
-        return NotFound(
+        return NoVirtualHost(
             f"There is no virtual host {url.vhost} at {url.place}: correct the URL or have it made"
         )
     if "refused for user" in words:

@@ -118,12 +118,16 @@ async def open_channel(url: BrokerUrl, name: str) -> ConfirmChannel:
         BrokerError: it was refused, or not open in time.
     """
     link = await connect(url, name=name, heartbeat=HEARTBEAT)
-    channel = await bounded(
-        link.connection.channel(publisher_confirms=True),
-        seconds=CHANNEL,
-        give_up=link.abort,
-        fault=lambda error: faults.lost(error, link.reply),
-    )
+    try:
+        channel = await bounded(
+            link.connection.channel(publisher_confirms=True),
+            seconds=CHANNEL,
+            give_up=link.abort,
+            fault=lambda error: faults.lost(error, link.reply),
+        )
+    except BrokerError:
+        await link.close()
+        raise
     return ConfirmChannel(url, link, channel)
 
 

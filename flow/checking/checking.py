@@ -14,6 +14,7 @@ from flow.checking.declared import (
     together,
 )
 from flow.checking.finding import Tell, ok, unchecked, wrong
+from flow.checking.keeping import Keeping
 from flow.checking.managed import check_managed, tell_unmanaged
 from flow.checking.server import check_server
 from flow.errors import ConfigError
@@ -64,9 +65,16 @@ def check_targets(
 
 
 async def check_queues(
-    url: BrokerUrl, classes: list[PipelineClass], environment: Mapping[str, str], tell: Tell
+    url: BrokerUrl,
+    classes: list[PipelineClass],
+    environment: Mapping[str, str],
+    keeping: Keeping,
+    tell: Tell,
 ) -> None:
-    """Check the broker and what the queues of *classes* are like there; nothing is consumed or changed."""
+    """Check the broker and what the queues of *classes* are like there; nothing is consumed or changed.
+
+    What a crash may repeat depends on *keeping*, what outlives the process.
+    """
     reached = await check_broker(url, tell)
     for cls in classes:
         consumers = None
@@ -77,7 +85,7 @@ async def check_queues(
         else:
             tell_unreached(cls, tell)
         tell(loop_of(cls))
-        for finding in memory_of(cls, consumers, environment):
+        for finding in memory_of(cls, consumers, keeping):
             tell(finding)
     try:
         address = variable(environment, VARIABLE)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from flow.checking.finding import Finding, caution, ok, unchecked, wrong
+from flow.checking.keeping import STATE_DIR, Keeping
 from flow.deadletters import doubt, rejects
 from flow.errors import ConfigError
 from flow.pipeline import Pipeline, with_options
@@ -23,7 +24,6 @@ PipelineClass = type[Pipeline[Any, Any]]
 # The value at the end of a sentence about a setting, as `repr` writes it.
 VALUE = re.compile(r""", got ('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")""")
 
-STATE_DIR = "FLOW_STATE_DIR"
 EXTRAS = {
     "ops": (("starlette", "uvicorn"), None, "metrics and health (or give flow run --no-ops)"),
     "http": (("httpx2",), "flow.targets.http", "targets over HTTP"),
@@ -124,12 +124,13 @@ def loop_of(cls: PipelineClass) -> Finding:
     return caution(f"{name}: {doubt(queue)}")
 
 
-def memory_of(cls: PipelineClass, consumers: int | None, environment: Mapping[str, str]) -> list[Finding]:
+def memory_of(cls: PipelineClass, consumers: int | None, keeping: Keeping) -> list[Finding]:
     """Say what a lost connection, other workers and a crash may repeat; *consumers* are there already."""
     name, queue = cls.__name__, cls.queue
-    database = bool(environment.get(VARIABLE) or environment.get(f"{VARIABLE}_FILE"))
-    found = [claim_of(cls, database=database)] if cls.claim is not None else []
-    if database:
+    if keeping.database == "unknown":
+        return [unchecked(f"{name}: what a crash or another worker may repeat: needs the database")]
+    found = [claim_of(cls, keeping)] if cls.claim is not None else []
+    if keeping.database == "kept":
         written = "what was written into the ledger is not done again, after a crash, and by no other worker"
         crashes = "a message that kills the process is parked after two such starts"
         return [*found, ok(f"{name}: {written}"), ok(f"{name}: {crashes}")]
@@ -145,7 +146,11 @@ def memory_of(cls: PipelineClass, consumers: int | None, environment: Mapping[st
     elif consumers is None:
         unknown = f"whether others consume {queue}; workers share no memory"
         found.append(unchecked(f"{name}: {unknown}: {window}; {advice}"))
-    if environment.get(STATE_DIR):
+    if keeping.folder == "unknown":
+        found.append(
+            unchecked(f"{name}: what becomes of a message that kills the process: needs {STATE_DIR}")
+        )
+    elif keeping.folder == "kept":
         found.append(ok(f"{name}: a message that kills the process is parked after two such starts"))
     else:
         kills = "a message that kills the process is delivered again without end"
@@ -153,13 +158,15 @@ def memory_of(cls: PipelineClass, consumers: int | None, environment: Mapping[st
     return found
 
 
-def claim_of(cls: PipelineClass, *, database: bool) -> Finding:
+def claim_of(cls: PipelineClass, keeping: Keeping) -> Finding:
     """Say how far a claim protects from doing something twice."""
     name = cls.__name__
-    if not database and (reason := forgetful(cls)):
+    if keeping.database == "none" and (reason := forgetful(cls)):
         return wrong(reason)
+    if keeping.database != "kept":
+        return caution(
+            f"{name}: its claims are known to one process only, and forgotten with it: set {VARIABLE}"
+        )
     if cls.claim is not None and cls.claim.unknown == "park":
         return ok(f"{name}: nothing is done twice (claim); what is unknown after a crash is parked")
-    if database:
-        return ok(f"{name}: nothing is done twice (claim), except what is unknown after a crash")
-    return caution(f"{name}: its claims are known to one process only, and forgotten with it: set {VARIABLE}")
+    return ok(f"{name}: nothing is done twice (claim), except what is unknown after a crash")

@@ -6,7 +6,7 @@ from flow.broker.declaring import Declarer
 from flow.broker.url import BrokerUrl
 from flow.checking.existing import Existing, read_existing
 from flow.checking.strays import facts, organisation_of
-from flow.errors import ConfigError, NotFound
+from flow.errors import ConfigError, NotFound, NoVirtualHost
 from flow.management import VARIABLE, ManagementApi
 from flow.topology import ORGANISATION_PARTS, ORGANISATION_QUEUES, organisation_binding
 
@@ -76,7 +76,11 @@ def managed(name: str, existing: Existing) -> Parts:
 
 
 async def seen(declarer: Declarer, name: str) -> Parts:
-    """Return what the organisation *name* has, as far as AMQP shows it: no bindings."""
+    """Return what the organisation *name* has, as far as AMQP shows it: no bindings.
+
+    Raises:
+        BrokerError: the broker cannot be asked.
+    """
     found = {}
     for part in ORGANISATION_PARTS:
         if part not in ORGANISATION_QUEUES:
@@ -84,6 +88,8 @@ async def seen(declarer: Declarer, name: str) -> Parts:
             continue
         try:
             look = await declarer.look(organisation_binding(name, part).queue)
+        except NoVirtualHost:
+            raise
         except NotFound:
             found[part] = State()
         else:

@@ -6,6 +6,7 @@ import click
 
 from flow.cli.envfile import env_file
 from flow.cli.errors import Guarded
+from flow.cli.logs import configure
 from flow.errors import ConfigError
 
 COMMANDS = {
@@ -74,3 +75,4 @@ def main() -> None:
 
     Options can be given as environment variables: `flow setup --queue-type` is FLOW_SETUP_QUEUE_TYPE.
     """
+    configure("console", "warning", tracebacks=False)  # a command may want another form

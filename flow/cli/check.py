@@ -12,7 +12,7 @@ import msgspec
 from flow.broker.url import BrokerUrl
 from flow.checking.checking import check_queues, check_targets
 from flow.checking.finding import Finding, State, unchecked, wrong
-from flow.cli.logs import configure
+from flow.checking.keeping import check_keeping
 from flow.cli.masking import printable
 from flow.errors import ConfigError
 from flow.exits import CONFIGURATION
@@ -66,15 +66,15 @@ def check(
     Nothing is consumed, published or changed. FLOW_MANAGEMENT_URL, like https://USER:PASSWORD@HOST:15671,
     names the management API of RabbitMQ, which tells what AMQP does not. Exit code 78: something is wrong.
     """
-    configure("console", "warning", tracebacks=False)
     report = Report(as_json=as_json)
     given = {name: value for name, value in options.items() if value is not None}
     classes = check_targets(targets, given, os.environ, report, workers=workers, strict=strict)
+    keeping = anyio.run(check_keeping, os.environ, report)
     try:
         broker = BrokerUrl.from_environment(os.environ) if url is None else BrokerUrl.parse(url)
     except ConfigError as error:
         report(wrong(str(error)))
         report(unchecked("the broker and its queues: it has no address"))
     else:
-        anyio.run(check_queues, broker, classes, os.environ, report)
+        anyio.run(check_queues, broker, classes, os.environ, keeping, report)
     sys.exit(CONFIGURATION if report.wrong else 0)

@@ -4,12 +4,17 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from flow.retries import describe
+
+log = logging.getLogger("py.errors")  # beside py.warnings, where those of Python come from
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -80,7 +85,7 @@ def configure(
     warnings: they tell of addresses that they call. Each line names the *worker*, if there is one.
 
     Tracebacks, and what asyncio tells of tasks, are printed only when asked for: the texts of errors may
-    quote personal data.
+    quote personal data. That holds for an error that ends the process or a thread, too.
     """
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter if style == "json" else ConsoleFormatter
@@ -92,3 +97,28 @@ def configure(
     root.setLevel(max(logging.getLevelNamesMapping()[level.upper()], logging.WARNING))
     for name in ("flow", *packages):
         logging.getLogger(name).setLevel(level.upper())
+    sys.excepthook = ended
+    threading.excepthook = thread_ended
+    sys.unraisablehook = unnoticed
+
+
+def ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log what ends the process: Python would print the text of the error."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    frames = traceback.extract_tb(trace)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    log.critical("the process ended unexpectedly%s", where, exc_info=error)
+
+
+def thread_ended(args: threading.ExceptHookArgs) -> None:
+    """Log what ends a thread."""
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        log.error("a thread ended unexpectedly", exc_info=args.exc_value)
+
+
+def unnoticed(args: "sys.UnraisableHookArgs") -> None:
+    """Log what is raised where nobody can be told, as when an object is done away with."""
+    if args.exc_value is not None:
+        log.error("an error came to nobody's notice", exc_info=args.exc_value)

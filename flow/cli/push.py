@@ -17,7 +17,7 @@ from flow.cli.options import amqp_url
 from flow.cli.progress import Progress, show
 from flow.cli.unconfirmed import Report
 from flow.errors import ConfigError, DecodeError
-from flow.plumbing.lines import Lines, Source
+from flow.plumbing.lines import LONGEST, Lines, Source
 from flow.plumbing.push import (
     WINDOW,
     Outgoing,
@@ -93,8 +93,10 @@ def check_report(path: Path) -> None:
         ConfigError: it is no report.
     """
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
             try:
+                if len(line) > LONGEST:
+                    raise DecodeError(f"it is longer than {LONGEST} bytes")
                 read(line)
             except DecodeError as error:
                 raise ConfigError(f"line {number} of {path}: {error}") from None

@@ -57,11 +57,14 @@ class Intake:
     async def run(self, lines: Lines) -> None:
         """Store all *lines*; return when each that was taken from them is stored or was handed back."""
         with self._reading:
-            async for batch in batches(lines, self._gathered):
-                first = self.read + 1
-                self.read += len(batch)
-                with anyio.CancelScope(shield=True):  # whether it was stored must be known
-                    await self._take(list(enumerate(batch, first)))
+            try:
+                async for batch in batches(lines, self._gathered):
+                    first = self.read + 1
+                    self.read += len(batch)
+                    with anyio.CancelScope(shield=True):  # whether it was stored must be known
+                        await self._take(list(enumerate(batch, first)))
+            except DecodeError as error:  # the input ends here
+                self._end(error)
         for raw in self._gathered:  # it was stopped before they were tried
             self.read += 1
             self._wrong(Wrong(self.read, raw, None))
@@ -148,19 +151,26 @@ async def batches(lines: Lines, batch: list[bytes]) -> AsyncIterator[list[bytes]
     """Yield what is there, up to a batch, without waiting long for more.
 
     What is cancelled leaves in *batch* what it has gathered.
+
+    Raises:
+        DecodeError: a line is too long; those before it were yielded.
     """
     while True:
-        ended = False
+        ended, fault = False, None
         with anyio.move_on_after(PAUSE if batch else None):
             try:
                 batch.append(await anext(lines))
             except StopAsyncIteration:
                 ended = True
+            except DecodeError as error:
+                ended, fault = True, error
             if not ended and len(batch) < BATCH:
                 continue
         if batch:
             whole = batch.copy()
             batch.clear()
             yield whole
+        if fault is not None:
+            raise fault
         if ended:
             return

@@ -7,7 +7,10 @@ from collections import deque
 import anyio
 import anyio.lowlevel
 
+from flow.errors import DecodeError
+
 CHUNK = 1 << 16
+LONGEST = 192 << 20  # bytes of a line: RabbitMQ takes bodies of 128 MiB, which base64 makes longer by a third
 
 
 class Source:
@@ -45,12 +48,21 @@ class Source:
 
 
 class Lines:
-    """Iterates over the lines of a source, without their ends; the last one needs no end."""
+    """Iterates over the lines of a source, without their ends; the last one needs no end.
 
-    def __init__(self, source: Source) -> None:
+    A line that is too long ends it, as if the source had ended before that line: no more is kept in memory.
+    """
+
+    def __init__(self, source: Source, *, longest: int = LONGEST) -> None:
+        """Read from *source*; *longest*: bytes that a line may have."""
         self._source = source
+        self._longest = longest
         self._waiting: deque[bytes] = deque()
         self._begun: list[bytes] = []  # parts of a line whose end was not read yet
+        self._size = 0  # bytes of those parts
+        self._number = 1  # of that line, from 1
+        self._fault: DecodeError | None = None  # a line was too long, which was not said yet
+        self._ended = False
 
     @property
     def endless(self) -> bool:
@@ -61,20 +73,22 @@ class Lines:
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the next line; a cancelled wait loses nothing."""
-        while not self._waiting:
+        """Return the next line; a cancelled wait loses nothing.
+
+        Raises:
+            DecodeError: the line is too long; it, and what follows it, is not read.
+        """
+        while not self._waiting and not self._ended:
             part = await self._source.read()
-            if not part:
+            if part:
+                self._cut(part)
+            else:
                 self._finish()
-                break
-            first, *others = part.split(b"\n")
-            self._begun.append(first)
-            for line in others:
-                self._waiting.append(b"".join(self._begun))
-                self._begun = [line]
-        if not self._waiting:
-            raise StopAsyncIteration
-        return self._waiting.popleft()
+                self._ended = True
+        if self._waiting:
+            return self._waiting.popleft()
+        fault, self._fault = self._fault, None
+        raise fault or StopAsyncIteration
 
     def taken(self) -> list[bytes]:
         """Take out the lines that were read from the source already, an unfinished one as the last."""
@@ -83,7 +97,28 @@ class Lines:
         self._waiting.clear()
         return lines
 
+    def _cut(self, part: bytes) -> None:
+        """Put the lines that end in *part* where they wait."""
+        first, *others = part.split(b"\n")
+        self._begin(first)
+        for line in others:
+            if self._ended:
+                return
+            self._waiting.append(b"".join(self._begun))
+            self._begun, self._size = [], 0
+            self._number += 1
+            self._begin(line)
+
+    def _begin(self, part: bytes) -> None:
+        """Add *part* to the line whose end was not read yet, or end here when it gets too long."""
+        self._begun.append(part)
+        self._size += len(part)
+        if self._size > self._longest:
+            self._begun, self._ended = [], True
+            too_long = f"line {self._number} is longer than {self._longest} bytes"
+            self._fault = DecodeError(f"{too_long}: it and what follows it is not read")
+
     def _finish(self) -> None:
         if any(self._begun):
             self._waiting.append(b"".join(self._begun))
-        self._begun = []
+        self._begun, self._size = [], 0

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flow.broker.declaring import Declarer, Look
-from flow.errors import InUse, NotFound
+from flow.errors import InUse, NotFound, NoVirtualHost
 from flow.management import ManagementApi, table
 from flow.topology import RETRY_EXCHANGE, Binding
 
@@ -20,6 +20,8 @@ async def drop(declarer: Declarer, on: Binding, management: ManagementApi | None
     """
     try:
         found = await declarer.look(on.queue)
+    except NoVirtualHost:
+        raise
     except NotFound:
         return False
     told = await read(management, vhost, on.queue)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import anyio
 
-from flow.errors import BrokerError, FlowError, NotFound, PublishFailed
+from flow.errors import BrokerError, FlowError, NotFound, NoVirtualHost, PublishFailed
 from flow.plumbing.processing import Now
 from flow.records import outbox
 from flow.records.database import Database
@@ -103,6 +103,8 @@ class Outbox:
                 await self._publisher.publish(
                     message.exchange, message.routing_key, message.body, message_id=message.message_id
                 )
+            except NoVirtualHost as error:  # which is no word on this message
+                account.fault = account.fault or error
             except (PublishFailed, NotFound) as error:
                 refused[message.id] = str(error)
             except BrokerError as error:

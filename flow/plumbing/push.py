@@ -94,12 +94,15 @@ class Push(Generic[M]):
         window = anyio.Semaphore(WINDOW, fast_acquire=True)
         async with anyio.create_task_group() as group:
             with self._reading:
-                async for message in messages:
-                    self.read += 1
-                    self._under_way[self.read] = message
-                    if self._checked(self.read, message):
-                        await window.acquire()
-                        group.start_soon(self._push, self.read, message, window)
+                try:
+                    async for message in messages:
+                        self.read += 1
+                        self._under_way[self.read] = message
+                        if self._checked(self.read, message):
+                            await window.acquire()
+                            group.start_soon(self._push, self.read, message, window)
+                except DecodeError as error:  # the input ends here
+                    self._end(error)
 
     def stop(self) -> None:
         """Read no more; what is under way is still waited for."""

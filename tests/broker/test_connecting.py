@@ -23,6 +23,7 @@ from flow.errors import (
     CertificateRejected,
     ConnectionLost,
     NotFound,
+    NoVirtualHost,
     PublishFailed,
 )
 from tests.broker.queues import Queues, Received, until
@@ -94,7 +95,7 @@ async def test_missing_virtual_host(url: BrokerUrl) -> None:
     """R25, F45: told apart from a virtual host that the account may not use."""
     error = await refusal(url.on("no such/vhost ü"))
 
-    assert type(error) is NotFound
+    assert type(error) is NoVirtualHost
     assert str(error).startswith(f"There is no virtual host no such/vhost ü at {url.place}")
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
+from pamqp.commands import Channel, Connection
 
 from flow.broker.publisher import Publisher
 from flow.broker.session import Session
@@ -13,12 +14,14 @@ from flow.errors import (
     BrokerError,
     ConnectionLost,
     NotFound,
+    NoVirtualHost,
     PublishFailed,
     PublishReturned,
     PublishTimedOut,
     Unanswered,
 )
-from tests.broker.queues import Acknowledging, Queues, Received
+from tests.broker.peer import Peer
+from tests.broker.queues import Acknowledging, Queues, Received, until
 from tests.nodes.rabbitmq_control import RabbitMQControl
 from tests.nodes.rabbitmq_node import RabbitMQNode
 
@@ -334,7 +337,7 @@ async def test_all_who_wait_for_a_refused_connection_are_told(url: BrokerUrl) ->
                 group.start_soon(publish)
     await publisher.close()
 
-    assert [type(error) for error in errors] == [NotFound] * 30
+    assert [type(error) for error in errors] == [NoVirtualHost] * 30
 
 
 async def test_closed_publisher_refuses(publisher: Publisher, node: RabbitMQNode, queues: Queues) -> None:
@@ -384,3 +387,26 @@ async def test_message_beyond_the_window_waits_its_turn(url: BrokerUrl, queues: 
     await publisher.close()
 
     assert received.bodies == [b"%d" % number for number in range(20)]
+
+
+class Refusing(Peer):
+    """Opens connections, and no channel on them."""
+
+    def _answer(self, method: Any) -> Any:
+        if isinstance(method, Channel.Open):
+            return Channel.Close(reply_code=506, reply_text="RESOURCE_ERROR", class_id=20, method_id=10)
+        return super()._answer(method)
+
+
+async def test_a_connection_without_a_channel_does_not_stay_open() -> None:
+    """Each publish tries again, and would leave another one behind."""
+    async with Refusing() as peer:
+        publisher = Publisher(BrokerUrl(host="127.0.0.1", port=peer.port, user="u", password="p"))
+        for opened in (1, 2):
+            error = await attempt(publisher, "a")
+
+            assert isinstance(error, ConnectionLost)
+            assert len(peer.connections) == opened
+            await until(lambda opened=opened: peer.ended == opened)
+            assert len(peer.methods(Connection.Close)) == opened, "else its silence has ended it"
+        await publisher.close()

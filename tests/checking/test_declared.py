@@ -7,6 +7,7 @@ import pytest
 
 from flow.checking.declared import loop_of, memory_of, options_of, settings_of
 from flow.checking.finding import Finding
+from flow.checking.keeping import Keeping
 from flow.claim import Claim
 from flow.message import Message
 from flow.pipeline import Pipeline
@@ -108,29 +109,44 @@ def test_the_way_of_retries_follows_from_name_and_class(
     [(0, ["ok", "caution"]), (2, ["ok", "caution", "caution"]), (None, ["ok", "not checked", "caution"])],
 )
 def test_memory_that_workers_do_not_share_is_told(consumers: int | None, states: list[str]) -> None:
-    assert [finding.state for finding in memory_of(Mine, consumers, {})] == states
+    assert [finding.state for finding in memory_of(Mine, consumers, Keeping())] == states
 
 
 def test_with_a_database_workers_share_what_was_done() -> None:
-    found = memory_of(Mine, None, {"FLOW_DATABASE_URL": "sqlite:///x.db"})
+    found = memory_of(Mine, None, Keeping(database="kept"))
 
     assert [finding.state for finding in found] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(
     ("unknown", "database", "state"),
-    [("park", False, "wrong"), ("park", True, "ok"), ("again", False, "caution"), ("again", True, "ok")],
+    [
+        ("park", "none", "wrong"),
+        ("park", "kept", "ok"),
+        ("park", "passing", "caution"),
+        ("again", "none", "caution"),
+        ("again", "kept", "ok"),
+        ("again", "passing", "caution"),
+    ],
 )
-def test_what_a_claim_protects_from_is_told(unknown: Any, database: bool, state: str) -> None:
+def test_what_a_claim_protects_from_is_told(unknown: Any, database: Any, state: str) -> None:
     claim = Claim(key=lambda message: str(message.body.n), unknown=unknown)
 
-    found = memory_of(derived(claim=claim), 0, {"FLOW_DATABASE_URL": "sqlite://"} if database else {})
+    found = memory_of(derived(claim=claim), 0, Keeping(database=database))
 
     assert found[0].state == state
     assert "claim" in found[0].text
 
 
 def test_a_place_for_the_state_guards_against_crash_loops() -> None:
-    found = memory_of(Mine, 0, {"FLOW_STATE_DIR": "/var/lib/flow"})
+    found = memory_of(Mine, 0, Keeping(folder="kept"))
 
     assert [finding.state for finding in found] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("keeping", [Keeping(database="unknown"), Keeping(folder="unknown")])
+def test_what_depends_on_what_was_not_found_usable_is_not_ok(keeping: Keeping) -> None:
+    found = memory_of(derived(claim=Claim(key=lambda message: "k", unknown="again")), 0, keeping)
+
+    assert "not checked" in [finding.state for finding in found]
+    assert [one.text for one in found if one.state == "ok" and "crash" in one.text] == []

@@ -93,6 +93,17 @@ async def test_missing_parts_are_told_and_stay_missing(
     assert "org.7.fail" not in await rabbitmq.queue_lengths(BrokerUrl.parse(amqp_url).vhost)
 
 
+async def test_a_queue_that_is_missing_is_not_for_flow_to_declare(amqp_url: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+
+    ended = await run_flow("check", "mine", url=amqp_url, PYTHONPATH=str(tmp_path))
+
+    assert ended.code == 78
+    sentence = "cus.7.deliver is missing: have the campaign server declare it, or correct its name"
+    assert f"wrong        {sentence}\n" in ended.out
+    assert "The queue cus.7.deliver was not found: run" not in ended.out
+
+
 async def test_a_name_that_no_server_makes_is_a_caution(amqp_url: str, channel: AbstractChannel) -> None:
     finding = (await found(amqp_url, "cus.7.deliever"))[0]
 

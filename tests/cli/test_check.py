@@ -86,6 +86,24 @@ async def test_what_does_not_go_together_is_told(folder: str) -> None:
     assert "same queue" not in alone.out
 
 
+async def test_an_address_in_the_place_of_a_target_is_not_shown(folder: str) -> None:
+    for command in ("check", "run", "verify"):
+        ended = await run_flow(command, NOWHERE, url=NOWHERE, PYTHONPATH=folder)
+
+        assert ended.code in (2, 78)
+        assert "not an address" in ended.out + ended.err
+        assert "canary" not in ended.out + ended.err
+
+
+async def test_a_database_that_cannot_be_used_is_wrong_without_a_broker_too(folder: str) -> None:
+    ended = await checked(folder, "mine", url=NOWHERE, FLOW_DATABASE_URL="mysql://u:canary@x/y")
+
+    assert ended.code == 78
+    assert "wrong        The database URL must begin with sqlite:// or postgresql://" in ended.out
+    assert "not checked  Mine: what a crash or another worker may repeat: needs the database" in ended.out
+    assert "canary" not in ended.out + ended.err
+
+
 async def test_a_missing_address_is_one_of_the_findings(folder: str) -> None:
     ended = await checked(folder, "mine")
 

@@ -137,3 +137,76 @@ async def test_a_run_writes_all_of_it_in_its_format(tmp_path: Path) -> None:
     assert CANARY not in ended.err
     assert ("mine", "imported") in [(one["logger"], one["message"]) for one in lines]
     assert "ValueError in bad (mine.py:10)" in [one.get("error") for one in lines]
+
+
+# Everything that a command may meet outside of its own errors, with a person's address in each text.
+MEETING = """
+import asyncio, gc, sys, threading
+import click
+from flow.cli import main
+
+
+async def bad():
+    raise ValueError("ada@example.org")
+
+
+async def meet():
+    task = asyncio.create_task(bad())
+    await asyncio.wait([task])
+    del task
+    gc.collect()
+
+
+class Dying:
+    def __del__(self):
+        raise ValueError("ada@example.org")
+
+
+@click.command()
+def meeting():
+    asyncio.run(meet())
+    thread = threading.Thread(target=int, args=["ada@example.org"])
+    thread.start()
+    thread.join()
+    Dying()
+    raise ExceptionGroup("several", [KeyError("ada@example.org")])
+
+
+sys.modules["meeting"] = sys.modules["__main__"]
+from flow import cli
+cli.COMMANDS["sweep"] = ("meeting:meeting", "")
+main(["sweep"])
+"""
+
+
+def test_no_command_prints_the_text_of_an_error_that_is_not_of_flow() -> None:
+    done = subprocess.run([sys.executable, "-c", MEETING], capture_output=True, check=False)
+    lines = done.stderr.decode().splitlines()
+
+    assert done.returncode == 1
+    assert CANARY not in done.stderr.decode()
+    assert [re.sub(r"^\d\d:\d\d:\d\d |(?<=errors\.py):\d+", "", line) for line in lines] == [
+        "ERROR   Task exception was never retrieved (ValueError in bad (<string>:8))",
+        "ERROR   a thread ended unexpectedly (ValueError)",
+        "ERROR   an error came to nobody's notice (ValueError in __del__ (<string>:20))",
+        "CRITICAL the process ended unexpectedly at errors.py (KeyError in <module> (<string>:36))",
+    ]
+
+
+def test_an_interrupt_is_no_error_of_the_program() -> None:
+    program = "from flow.cli.logs import configure\nconfigure('console', 'info', tracebacks=False)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}raise KeyboardInterrupt"], capture_output=True, check=False
+    )
+
+    assert b"unexpectedly" not in done.stderr
+    assert done.returncode == -signal.SIGINT
+
+
+def test_the_traceback_of_what_ends_the_process_is_whole_when_asked_for() -> None:
+    program = "from flow.cli.logs import configure\nconfigure('json', 'info', tracebacks=True)\nint('ada')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+
+    [line] = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (line["level"], line["message"]) == ("critical", "the process ended unexpectedly at <string>:3")
+    assert "invalid literal for int() with base 10: 'ada'" in line["traceback"]

@@ -18,6 +18,16 @@ def lines(ended: Ended) -> list[str]:
     return [" ".join(line.split()) for line in ended.out.splitlines()]
 
 
+async def test_a_virtual_host_that_is_not_there_is_no_missing_queue(amqp_url: str) -> None:
+    for command in ("list", "drop"):
+        ended = await run_flow(
+            "org", command, "acme", *["--crm"] * (command == "drop"), url=f"{amqp_url}-gone"
+        )
+
+        assert (ended.code, ended.out) == (78, "")
+        assert ended.err.startswith("flow: There is no virtual host")
+
+
 async def test_an_organisation_is_added_turned_off_and_dropped(
     amqp_url: str, url: BrokerUrl, publisher: Publisher
 ) -> None:

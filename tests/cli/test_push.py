@@ -15,6 +15,7 @@ from flow.broker.declaring import Declarer
 from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
 from flow.message import Message
+from flow.plumbing.lines import LONGEST
 from flow.plumbing.push import WINDOW, Outgoing, Unconfirmed
 from flow.plumbing.report import read, written
 from flow.plumbing.setup import set_up, topology_for
@@ -122,6 +123,34 @@ async def test_lines_that_are_no_json_are_named_by_their_number_and_kept(
     assert [one.body for one in entries(kept)] == [b'{"name": "Secret"', b"\xff"]
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert sorted(await bodies_of(url, "acme.crm", 2)) == [b'{"a": 1}', b'{"a": 2}']
+
+
+async def test_a_line_without_an_end_is_told_and_those_before_it_are_pushed(
+    amqp_url: str, url: BrokerUrl, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"1\n2\n")
+    os.truncate(source, LONGEST + 5)
+
+    ended = await run_flow("push", "--lines", *TARGET, str(source), url=amqp_url)
+
+    sentence = f"flow: line 3 is longer than {LONGEST} bytes: it and what follows it is not read\n"
+    assert (ended.code, ended.err) == (1, sentence)
+    assert ended.out.startswith("pushed 2, confirmed 2 in ")
+    assert sorted(await bodies_of(url, "acme.crm", 2)) == [b"1", b"2"]
+
+
+async def test_a_report_with_a_line_without_an_end_is_refused(amqp_url: str, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    report.write_bytes(
+        written(Unconfirmed(1, Outgoing(exchange="e", routing_key="k", body=b"1"), None)) + b"\n"
+    )
+    os.truncate(report, LONGEST + 1000)
+
+    ended = await run_flow("push", "--again", str(report), url=amqp_url)
+
+    assert ended.code == 78
+    assert ended.err == f"flow: line 2 of {report}: it is longer than {LONGEST} bytes\n"
 
 
 async def test_a_report_that_cannot_be_written_is_told_in_one_sentence(amqp_url: str, tmp_path: Path) -> None:

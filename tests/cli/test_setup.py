@@ -1,3 +1,8 @@
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+
 import anyio
 import pytest
 from click.testing import CliRunner
@@ -192,6 +197,21 @@ async def test_nothing_listening_is_one_sentence_and_exit_code_1() -> None:
     )
 
 
+@pytest.fixture
+def logged_as_before() -> Iterator[None]:
+    """A command sets up the log of its process, which here is ours."""
+    root, flow = logging.getLogger(), logging.getLogger("flow")
+    kept = root.handlers[:], root.level, flow.level, logging.raiseExceptions
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+    yield
+    root.handlers[:], logging.raiseExceptions = kept[0], kept[3]
+    root.setLevel(kept[1])
+    flow.setLevel(kept[2])
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+    logging.captureWarnings(False)
+
+
+@pytest.mark.usefixtures("logged_as_before")
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

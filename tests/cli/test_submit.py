@@ -1,6 +1,7 @@
 """`flow submit` and `flow sweep` as users start them."""
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from anyio import Path as AsyncPath
 
+from flow.plumbing.lines import LONGEST
 from tests.cli.conftest import Ended, run_flow
 from tests.plumbing.wires import Wires
 
@@ -108,6 +110,33 @@ async def test_sweep_publishes_what_was_left_and_tells_what_is_refused(
     assert "3 messages not taken by the broker" in refused.err
     assert done == Ended(0, "published 3 messages\n", "")
     assert idle == Ended(0, "published 0 messages\n", "")
+
+
+async def test_a_line_without_an_end_is_told_and_those_before_it_are_stored(
+    records: dict[str, str], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(lines(*DEFINED, signature(1)))
+    number = source.read_bytes().count(b"\n") + 1
+    os.truncate(source, source.stat().st_size + LONGEST + 1)
+
+    ended = await run_flow("submit", "--no-publish", str(source), **records)
+
+    sentence = f"flow: line {number} is longer than {LONGEST} bytes: it and what follows it is not read\n"
+    assert (ended.code, ended.err) == (1, sentence)
+    assert "stored 1 action, " in ended.out
+
+
+async def test_a_virtual_host_that_is_not_there_is_said_once(amqp_url: str, records: dict[str, str]) -> None:
+    standard_input = lines(*DEFINED, *(signature(number) for number in range(3)))
+    await run_flow("submit", "--no-publish", stdin=standard_input, **records)
+
+    ended = await run_flow("sweep", url=f"{amqp_url}-gone", **records)
+
+    assert ended.code == 78
+    assert ended.out == "published 0 messages; 3 messages wait\n"
+    assert ended.err.count("There is no virtual host") == 1
+    assert ended.err.count("\n") == 1
 
 
 async def test_without_a_broker_everything_is_stored_and_waits(records: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from flow.errors import DecodeError
 from flow.plumbing.lines import CHUNK, Lines, Source
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +82,34 @@ async def test_what_was_read_already_can_be_taken_without_waiting(pipe: tuple[in
 
     assert lines.taken() == [b"two", b"thr"]
     assert lines.taken() == []
+
+
+@pytest.mark.parametrize("rest", [b"", b"\n", b"\nthree\n"])
+@pytest.mark.parametrize("longest", [5, CHUNK - 1, CHUNK, 3 * CHUNK])
+async def test_a_line_without_an_end_is_named_after_all_before_it(
+    tmp_path: Path, longest: int, rest: bytes
+) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\n" + b"x" * longest + b"\n" + b"y" * (longest + 1) + rest)
+
+    with path.open("rb") as file:
+        lines = Lines(Source(file.fileno()), longest=longest)
+        read = [await anext(lines), await anext(lines)]
+        with pytest.raises(DecodeError) as caught:
+            await anext(lines)
+        left = [*lines.taken(), *[line async for line in lines]]
+
+    assert read == [b"one", b"x" * longest]
+    assert str(caught.value) == f"line 3 is longer than {longest} bytes: it and what follows it is not read"
+    assert left == []
+
+
+async def test_what_an_endless_line_takes_is_bounded(pipe: tuple[int, int]) -> None:
+    source = Source(pipe[0])
+    os.write(pipe[1], b"x" * 1000)
+
+    with anyio.fail_after(10), pytest.raises(DecodeError, match="line 1 is longer than 999 bytes: "):
+        await anext(Lines(source, longest=999))
 
 
 async def test_a_document_is_everything_up_to_the_end(pipe: tuple[int, int]) -> None:

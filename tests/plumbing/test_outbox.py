@@ -15,6 +15,7 @@ from sqlalchemy import func, select, update
 from flow.broker.publisher import Publisher
 from flow.broker.url import BrokerUrl
 from flow.devbroker.server import DevBroker
+from flow.errors import NoVirtualHost
 from flow.plumbing.outbox import LEASE, Outbox
 from flow.plumbing.sweeper import Sweeper
 from flow.records import outbox
@@ -189,6 +190,24 @@ async def test_a_missing_exchange_is_a_refusal(
     assert list(account.refused.values()) == [1]
     assert "exchange" in next(iter(account.refused))
     assert account.fault is None
+
+
+async def test_a_missing_virtual_host_is_one_fault_and_no_refusal(
+    database: Database, acme: Org, broker: str, publisher: Publisher, wires: Wires
+) -> None:
+    """No message is to blame: each can be published as soon as the address is right."""
+    await wires.lay(["acme"])
+    await sign(database, acme, 2)
+    misled = Publisher(BrokerUrl.parse(broker).on("nowhere"))
+
+    fault = (await Outbox(database, misled).publish()).fault
+    again = await Outbox(database, publisher).publish()
+    await misled.close()
+
+    assert isinstance(fault, NoVirtualHost)
+    assert str(fault).startswith("There is no virtual host nowhere at ")
+    assert await outbox.refusals(database) == {}
+    assert again.published == 2
 
 
 async def test_a_lost_broker_leaves_every_message_to_be_claimed_at_once(
