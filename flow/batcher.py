@@ -75,27 +75,48 @@ class Batcher:
         lane.closed.append(([message], Trigger.SIZE))
         self._queue(lane)
 
-    def take(self, now: float, shut: Callable[[str], bool] | None = None) -> Batch[Any] | None:
+    def take(
+        self,
+        now: float,
+        shut: Callable[[str], bool] | None = None,
+        late: Callable[[Lane, list[Message[Any]]], bool] | None = None,
+    ) -> Batch[Any] | None:
         """Return the next batch whose turn it is, or None; `done` follows for each.
 
-        *shut* tells of a queue whether nothing of it may go now; None: everything may.
+        *shut* tells of a queue whether nothing of it may go now; None: everything may. *late* tells of the
+        next messages of a lane whether they have to wait for something, in which they keep their turn; when
+        they have not, they are taken.
         """
         if self.running >= self.options.concurrency:
             return None
         self._expire(now)
+        passed: list[Lane] = []
+        taken = self._next(shut, late, passed)
+        self._turns.extendleft(reversed(passed))
+        return None if taken is None else self._taken(taken)
+
+    def _next(
+        self,
+        shut: Callable[[str], bool] | None,
+        late: Callable[[Lane, list[Message[Any]]], bool] | None,
+        passed: list[Lane],
+    ) -> Lane | None:
+        """Return the lane whose turn it is, out of the line; those that are *late* before it are *passed*."""
         for _ in range(len(self._turns)):
             lane = self._turns.popleft()
             if not lane.closed and lane.due is None:
                 lane.queued = False
                 continue
             if (
-                lane.running >= self._share(len(self._turns) + 1)
+                lane.running >= self._share(len(self._turns) + len(passed) + 1)
                 or lane.partition in self._partitions
                 or (shut is not None and shut(lane.queue))
             ):
                 self._turns.append(lane)
-                continue
-            return self._taken(lane)
+            elif late is not None and late(lane, lane.closed[0][0] if lane.closed else lane.messages):
+                passed.append(lane)
+            else:
+                return lane
         return None
 
     def done(self, batch: Batch[Any]) -> None:
@@ -114,7 +135,10 @@ class Batcher:
         self._queue(lane)
 
     def put_last(self, batch: Batch[Any]) -> None:
-        """Make each message of *batch* the last of its key, alone; `done` follows as usual."""
+        """Make each message of *batch* the last of its key, alone; `done` follows as usual.
+
+        In their partition too they have lost their place.
+        """
         lane = self._lane(batch)
         if lane.messages:
             self._close(lane, lane.due or Trigger.TIMEOUT)
@@ -128,12 +152,6 @@ class Batcher:
         for lane in list(self._lanes.values()):
             if lane.messages:
                 self._ready(lane, Trigger.FLUSH)
-
-    def flush_key(self, key: Hashable) -> None:
-        """Let the open batch of *key* go at its next turn."""
-        lane = self._lanes.get(key)
-        if lane is not None and lane.messages:
-            self._ready(lane, Trigger.FLUSH)
 
     def starve(self, queue: str, enough: int) -> int:
         """Let the largest open batches of *queue* go, until *enough* messages are released.

@@ -15,6 +15,7 @@ class Lane:
         "closed",
         "due",
         "key",
+        "late_since",
         "messages",
         "opened",
         "partition",
@@ -38,3 +39,4 @@ class Lane:
         self.closed: deque[tuple[list[Message[Any]], Trigger]] = deque()
         self.running = 0
         self.queued = False  # waits for its turn
+        self.late_since: float | None = None  # since when its turn waits for the rate limit

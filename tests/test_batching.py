@@ -255,18 +255,18 @@ def test_flush_takes_along_what_waits() -> None:
     assert line.batcher.deadline() is None
 
 
-def test_flushing_a_key_leaves_the_others() -> None:
-    """F03, F07: the other key waits for its own timeout, and a new batch of the flushed key has a new one."""
+def test_a_key_that_is_released_leaves_the_others() -> None:
+    """F03, F07: the other key waits for its own timeout, a new batch of the released key for a new one."""
     line = Line(size=100, timeout=0.4)
-    line.add([1, 2], key="a", now=0.0)
-    line.add([3], key="b", now=0.0)
+    line.add([1], key="a", now=0.0)
+    line.add(range(2, 7), key="b", now=0.0)
 
-    line.batcher.flush_key("b")
+    line.batcher.starve("numbers", 1)
 
-    assert line.all(0.1) == [([3], "flush")]
-    line.add([4], key="b", now=0.2)
-    assert line.all(0.4) == [([1, 2], "timeout")]
-    assert line.all(0.601) == [([4], "timeout")]
+    assert line.all(0.1) == [([2, 3, 4, 5, 6], "starved")]
+    line.add([7], key="b", now=0.2)
+    assert line.all(0.4) == [([1], "timeout")]
+    assert line.all(0.601) == [([7], "timeout")]
 
 
 def test_what_comes_after_a_flush_goes_at_once() -> None:
@@ -285,7 +285,7 @@ def test_size_wins_over_flush() -> None:
     """F06: a batch that is full is full."""
     line = Line(size=2, timeout=60.0)
     line.add([1])
-    line.batcher.flush_key(None)
+    line.batcher.flush()
     line.add([2])
 
     assert line.all() == [([1, 2], "size")]
@@ -346,7 +346,7 @@ def test_a_batch_that_was_due_before_its_session_ended_makes_no_other_one_due() 
     line.add([1])
     assert line.take(1.0, hold=True) == ([1], "timeout")  # keeps its key known
     line.add([2], now=1.0)
-    line.batcher.flush_key(None)
+    line.batcher.starve("numbers", 1)
     line.batcher._lanes[None].messages[0].state = State.STALE
     line.batcher.discard_stale()
 
@@ -354,6 +354,23 @@ def test_a_batch_that_was_due_before_its_session_ended_makes_no_other_one_due() 
 
     assert line.take(2.5) is None
     assert line.take(3.0) == ([3], "timeout")
+
+
+def test_what_is_late_keeps_its_turn_and_holds_up_nobody() -> None:
+    line = Line(size=1, concurrency=10)
+    for key in "abc":
+        line.add([ord(key)], key=key)
+    late = {"a", "c"}
+
+    def taken() -> str:
+        batch = line.batcher.take(0.0, None, lambda lane, messages: lane.key in late)
+        return "" if batch is None else str(batch.key)
+
+    meanwhile = taken()
+    late.clear()
+
+    assert meanwhile == "b"
+    assert [taken() for _ in range(3)] == ["a", "c", ""]
 
 
 def test_what_is_put_last_comes_after_what_gathered_meanwhile() -> None:

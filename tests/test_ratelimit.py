@@ -146,6 +146,43 @@ def test_a_limit_in_use_is_not_forgotten() -> None:
     assert waits == 3000
 
 
+def test_what_is_set_aside_can_be_had_by_nobody_else() -> None:
+    limiter = RateLimiter(RateLimit(messages=10, per=10.0))
+    limiter.reserve(None, 6, 0.0)
+
+    alone = limiter.wait(None, 5, 0.0, "b"), limiter.delay(None, 5, 0.0), limiter.wait(None, 4, 0.0, "b")
+    limiter.release(None, 6)
+
+    assert alone == (1.0, 1.0, 0.0)
+    assert limiter.delay(None, 10, 0.0) == 0.0
+
+
+def test_a_limit_of_which_something_is_set_aside_is_not_forgotten() -> None:
+    keys = iter(range(5000))
+    limiter = RateLimiter(RateLimit(calls=1, per=1.0))
+    limiter.reserve("kept", 1, 0.0)
+
+    for key in keys:
+        limiter.delay(key, 1, key * 10.0)
+
+    assert limiter.wait("kept", 1, 60_000.0, "b") > 0
+    limiter.release("kept", 1)
+    assert limiter.wait("kept", 1, 60_000.0, "b") == 0.0
+
+
+def test_what_is_saved_up_is_for_who_waits_for_it() -> None:
+    """Until it is there, and a moment longer: who does not come then holds up nobody."""
+    limiter = RateLimiter(RateLimit(messages=10, per=10.0))
+    limiter.delay(None, 10, 0.0)
+
+    assert limiter.wait(None, 5, 0.0, "large") == 5.0
+    assert [limiter.wait(None, 1, now, "small") for now in (1.0, 5.0)] == [5.0, 1.0]
+    assert limiter.wait(None, 5, 5.0, "large") == 0.0
+    assert limiter.wait(None, 1, 5.0, "small") == 0.0
+    assert limiter.wait(None, 10, 5.0, "large") == 5.0
+    assert limiter.wait(None, 1, 11.0, "small") == 0.0
+
+
 def test_a_share_of_a_limit_for_each_worker() -> None:
     assert RateLimit(calls=10, per=2.0).divided(4) == RateLimit(calls=2.5, per=2.0)
     assert RateLimit(messages=10).divided(4) == RateLimit(messages=2.5)

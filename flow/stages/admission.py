@@ -1,7 +1,7 @@
 """The way to the delivering callback: what must not happen twice is claimed, then the rate limit is kept."""
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from flow.batch import Batch
@@ -36,53 +36,43 @@ class Admission:
         return self.claimant is not None or self.pace.limiter is not None
 
     async def batch(self, batch: Batch[Any], shut: Callable[[], bool], later: Later) -> bool:
-        """Wait until *batch* may be delivered; tell whether it may still be.
+        """Claim *batch*, for which there were tokens when it was taken; tell whether it may be delivered.
 
         What may not, or not now, leaves it: what is held elsewhere is given to *later*. *shut* tells that the
         target is down. Raises what the user's `RateLimit.key` raises.
         """
-
-        def going() -> Sequence[Message[Any]]:
+        if self.claimant is not None:
+            with self.pace.reserved(batch[0], len(batch)):
+                try:
+                    await self.claimant.admit(batch, later)
+                except LedgerError:
+                    return False
             batch.messages[:] = [message for message in batch.messages if message.state is State.BATCHED]
-            return batch.messages
-
-        claimant = self.claimant
-        claim = None if claimant is None else lambda: claimant.admit(batch, later)
-        return await self._admit(going, shut, claim)
+        if not batch.messages or shut():
+            return False
+        return self.pace.passes(batch[0], len(batch))
 
     async def message(self, message: Message[Any], shut: Callable[[], bool], later: Later) -> bool:
-        """Wait until *message* may be delivered alone; tell whether it may still be, as `batch` does.
+        """Wait until *message* may be delivered alone; tell whether it may still be.
+
+        What is held elsewhere is given to *later*, and *shut* tells that the target is down.
 
         Raises what decides it instead: a verdict, or what the user's keys raise.
         """
         if not self.needed and self.pace.startable():
             return True
 
-        def going() -> Sequence[Message[Any]]:
-            return [message] if message.state is State.RUNNING else []
-
-        claimant = self.claimant
-        claim = None if claimant is None else lambda: claimant.claim(message, later)
-        return await self._admit(going, shut, claim)
-
-    async def _admit(
-        self,
-        going: Callable[[], Sequence[Message[Any]]],
-        shut: Callable[[], bool],
-        claim: Callable[[], Awaitable[None]] | None,
-    ) -> bool:
         claim_at = -math.inf
         async with self.pace.place() as place:
             while await self.pace.resumed():
-                if claim is not None and self._now() >= claim_at:
+                if self.claimant is not None and self._now() >= claim_at:
                     claim_at = self._now() + FRESH
                     try:
-                        await claim()
+                        await self.claimant.claim(message, later)
                     except LedgerError:
                         return False
-                messages = going()
-                if not messages or shut():
+                if message.state is not State.RUNNING or shut():
                     return False
-                if await place.passes(messages[0], len(messages)):
+                if await place.passes(message, 1):
                     return True
         return False

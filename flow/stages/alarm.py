@@ -1,5 +1,7 @@
 """When the slots of a batcher wake up: a batch may go, or the next one is due."""
 
+import math
+
 from flow.batcher import Batcher
 from flow.clock import Clock, Timer
 from flow.stages.bell import Bell
@@ -15,6 +17,7 @@ class Alarm:
         self._pace = pace
         self._clock = clock
         self._timer: Timer | None = None
+        self._late: Timer | None = None
         self._rung = False  # a slot was woken and has not run yet
 
     async def wait(self) -> None:
@@ -37,8 +40,15 @@ class Alarm:
             if due is not None:
                 self._timer = self._clock.call_at(due, self._due)
 
+    def expect(self, when: float) -> None:
+        """See to it that a slot is woken at *when*, in place of what was expected before; infinite: never."""
+        if self._late is not None:
+            self._late.cancel()
+        self._late = None if when == math.inf else self._clock.call_at(when, self.bell.ring)
+
     def stop(self) -> None:
         """Wake nobody any more at a time."""
+        self.expect(math.inf)
         if self._timer is not None:
             self._timer.cancel()
 

@@ -21,6 +21,7 @@ from flow.retries import judge
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.admission import Admission
 from flow.stages.alarm import Alarm
+from flow.stages.forecast import Forecast
 from flow.stages.gate import Gates
 from flow.stages.guard import CallbackTimeout, Guard, NotNow
 from flow.stages.mark import NOT_STARTED, Mark, Watchdog
@@ -67,6 +68,10 @@ class Deliverer:
         self._alarm = Alarm(self.batcher, self._pace, clock)
         target = pipeline.name if name == "default" else f"{pipeline.name} {name}"
         self.gates = Gates(target, options.concurrency, clock, self._alarm.bell.ring_all)
+        self._forecast: Forecast | None = None
+        if self._pace.limiter is not None:
+            self._forecast = Forecast(self._pace.limiter, self.gates.single, metrics, clock.now)
+            self._pace.looks.append(self.look)
 
     @property
     def free(self) -> bool:
@@ -165,6 +170,8 @@ class Deliverer:
             batch = self._take()
             if batch is None:
                 self._alarm.arm()
+                if self._forecast is not None:
+                    self._alarm.expect(self._forecast.due)
                 if not self._idle(self):
                     await self._alarm.wait()
                     turn_ends = self._clock.now() + TURN
@@ -186,17 +193,20 @@ class Deliverer:
 
     def _take(self) -> Batch[Any] | None:
         """Take the next batch; while the target is being probed, one message of it."""
+        gates, forecast, late = self.gates, self._forecast, None
+        if forecast is not None:
+            forecast.begin()
+            late = forecast.late
         if self._closed or self._pace.halted:
             return None
-        gates = self.gates
-        batch = self.batcher.take(self._clock.now(), gates.shut if gates.down else None)
+        batch = self.batcher.take(self._clock.now(), gates.shut if gates.down else None, late)
         if batch is not None and len(batch) > 1 and gates.single(batch.queue):
             self.batcher.put_back(batch.part(batch.messages[1:]))
             return batch.part(batch.messages[:1])
         return batch
 
     async def _admitted(self, batch: Batch[Any], mark: Mark[Batch[Any]]) -> bool:
-        """Wait until *batch* may be delivered; tell whether it may, in part at least."""
+        """Claim *batch* and take its tokens; tell whether it may be delivered, in part at least."""
         mark.work, mark.since = batch, math.inf
         guard, admitted = Guard(), False
         with guard:
@@ -272,7 +282,7 @@ class Deliverer:
         """Put *messages* back into the line of their key: no attempt is spent.
 
         *First*, as they are; or else last and each alone, so that another one is the probe, and one that can
-        never be delivered does not hold up its neighbours.
+        never be delivered does not hold up its neighbours: they have lost their place in their partition.
         """
         running = [message for message in messages if message.state is State.RUNNING]
         kept = [living for message in running if (living := message.living()) is not None]

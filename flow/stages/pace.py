@@ -1,7 +1,8 @@
 """When the delivering callback of a pipeline may be called: its rate limit, and the state of its ledger."""
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,8 @@ class Pace:
         self.limiter = None if options is None else RateLimiter(options)
         self.lines: dict[Hashable, deque[anyio.Event]] = {}
         """Who waits for each limit, in order of coming; those that are not empty."""
+        self.looks: list[Callable[[], None]] = []
+        """What lets those look again who have passed over a batch because of its limit."""
         self._metrics = metrics
         self._clock = clock
         self._sleeping: set[anyio.Event] = set()
@@ -42,8 +45,38 @@ class Pace:
         return not self._stopped
 
     def place(self) -> "Place":
-        """Return a place before the limit, for one call."""
+        """Return a place before the limit, for one call that waits for it."""
         return Place(self, self._metrics, self._clock)
+
+    @contextmanager
+    def reserved(self, first: Message[Any], count: int) -> Iterator[None]:
+        """Set aside, within the block, what a call with *count* messages costs, *first* among them.
+
+        Raises what the user's `key` raises.
+        """
+        if self.limiter is None:
+            yield
+            return
+        key = self.limiter.key(first)
+        self.limiter.reserve(key, count, self._clock.now())
+        try:
+            yield
+        finally:
+            self.limiter.release(key, count)
+            self.wake()
+
+    def passes(self, first: Message[Any], count: int) -> bool:
+        """Take what such a call costs and return True, all at once; False: that is too early.
+
+        Raises what the user's `key` raises.
+        """
+        if not self.startable():
+            return False
+        if self.limiter is None:
+            return True
+        passes = self.limiter.delay(self.limiter.key(first), count, self._clock.now()) <= 0
+        self.wake()
+        return passes
 
     async def sleep(self, seconds: float) -> None:
         """Wait for *seconds*, or until `wake`."""
@@ -78,6 +111,8 @@ class Pace:
         """Let who waits look whether there is still something to wait for: it holds up what comes after."""
         for over in self._sleeping:
             over.set()
+        for look in self.looks:
+            look()
 
     def startable(self) -> bool:
         """Tell whether a call may start now, as far as the ledger and a drain go."""

@@ -37,7 +37,7 @@ from pipelines.confirm import Confirm, ConfirmSettings
 from pipelines.thank_you import ThankYou, ThankYouSettings
 from tests.bodies import sample
 from tests.messages import MemoryOrigin
-from tests.pipelines.signatures import Signatures
+from tests.pipelines.signatures import LOCALES, Signatures
 from tests.targets.mail_server import DROP, Postbox, mail_server
 
 pytestmark = pytest.mark.anyio
@@ -519,6 +519,29 @@ async def test_a_sender_waits_for_its_own_mails_and_for_nobody_elses(
     last = names[::-1].index("bee_club")
     assert (last > 4) if own else (last == 0)  # among the first of the others, or after them all
     assert arrived[-1][1] >= 11 / 5  # the twelve went out no faster
+
+
+async def test_a_sender_with_many_pages_keeps_no_connection_from_others(
+    records: Callable[[bool], Signatures], postbox: Postbox, database: Database
+) -> None:
+    """Three pages in three languages, and two connections."""
+    many = records(True)
+    few = Signatures(database, True, "bee_club", mail_from=BEES, campaign="bees")
+    await many.define()
+    await few.define()
+    messages = [
+        await many.sign(f"river_club{n}-{locale}@example.org", locale)
+        for locale in LOCALES
+        for n in range(20)
+    ]
+    messages += [await few.sign(f"bee_club{n}@example.org") for n in range(3)]
+
+    results = await run_messages(confirm(postbox, rate="20"), messages)
+
+    assert {result.outcome for result in results} == {Outcome.DELIVERED}
+    names = [one.to[0].partition("_")[0] for one in postbox.received]
+    assert sorted(names) == ["bee"] * 3 + ["river"] * 60
+    assert len(names) - names[::-1].index("bee") <= 20  # they went out beside the first page
 
 
 async def test_the_sender_of_an_organisation_is_looked_up_again_after_a_minute(

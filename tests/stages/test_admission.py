@@ -144,15 +144,17 @@ async def test_what_is_held_elsewhere_costs_no_tokens(start: Start, kind: type[M
 
 
 async def test_what_was_done_before_costs_no_tokens(start: Start, kind: type[Mail]) -> None:
-    books = await begun(start, kind, rate_limit=RateLimit(messages=3, per=3000.0))
+    books = await begun(start, kind, rate_limit=RateLimit(messages=3, per=30.0))
     await books.line.push(1, 2, 3)
     await books.line.advance(1.0)
 
     await books.line.push(1, 2, 3)
-    await books.line.advance(1.0)
+    await books.line.push(4, 5, 6)
+    for _ in range(30):
+        await books.line.advance(1.0)
 
-    assert sorted(books.delivered) == [1, 2, 3]
-    assert books.line.account == {"received": 6, "delivered": 3, "skipped": 3}
+    assert sorted(books.delivered) == [1, 2, 3, 4, 5, 6]
+    assert books.line.account == {"received": 9, "delivered": 6, "skipped": 3}
 
 
 async def test_what_comes_back_is_batched(start: Start) -> None:
@@ -219,11 +221,9 @@ async def test_a_claim_is_not_looked_at_all_the_time(start: Start, kind: type[Ma
 
 
 @pytest.mark.parametrize("taken", [False, True])
-async def test_a_claim_that_ended_while_its_message_waited_is_taken_again(
-    start: Start, kind: type[Mail], taken: bool
-) -> None:
+async def test_a_claim_that_ended_while_its_message_waited_is_taken_again(start: Start, taken: bool) -> None:
     """And when somebody else has it by then, the message is left to them, and no token is spent for it."""
-    books = await begun(start, kind, rate_limit=RateLimit(messages=3, per=3000.0))
+    books = await begun(start, Single, rate_limit=RateLimit(messages=3, per=3000.0))
     await books.line.push(1, 2, 3)
     await books.line.advance(1.0)
     await books.line.push(4)
@@ -233,6 +233,28 @@ async def test_a_claim_that_ended_while_its_message_waited_is_taken_again(
     await books.line.advance(60.0 + MARGIN)
     if taken:
         assert await books.hold(4, seconds=3600.0, holder=HERE) == [Hold.OURS]
+    await books.line.advance(1000.0)
+    delivered = list(books.delivered)
+    await books.line.push(5)
+    await books.until(lambda: len(books.delivered) > len(delivered), 2000.0, step=5.0)
+
+    assert delivered == [1, 2, 3] + [4] * (not taken)
+    assert books.delivered == [*delivered, 5]
+    assert not books.line.rejected
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_batch_is_claimed_when_the_limit_lets_it_go(start: Start, taken: bool) -> None:
+    """While it waits another worker may have what is in it; then no token is spent for that."""
+    books = await begun(start, Mail, rate_limit=RateLimit(messages=3, per=3000.0))
+    await books.line.push(1, 2, 3)
+    await books.line.advance(1.0)
+    await books.line.push(4)
+    await books.line.advance(1.0)
+    assert await books.hold(4, seconds=3600.0, holder=HERE) == [Hold.OURS]
+    if not taken:
+        await books.free(4, holder=HERE)
+
     await books.line.advance(1000.0)
     delivered = list(books.delivered)
     await books.line.push(5)
@@ -349,7 +371,7 @@ class Away(Mail):
             raise Unavailable("away", after=5.0)
 
 
-async def test_a_probe_is_not_held_up_by_a_batch_that_waits_for_the_limit(start: Start) -> None:
+async def test_a_probe_waits_for_the_tokens_of_one_message_only(start: Start) -> None:
     books = await begun(start, Away, rate_limit=RateLimit(messages=3, per=30.0))
     await books.line.push(1, 2, 3)
     await books.line.push(4, 5, 6)
@@ -358,7 +380,7 @@ async def test_a_probe_is_not_held_up_by_a_batch_that_waits_for_the_limit(start:
     for _ in range(11):
         await books.line.advance(1.0)
 
-    assert books.line.engine.pipeline.batches == [[1, 2, 3], [4]]
+    assert books.line.engine.pipeline.batches == [[1, 2, 3], [1]]
 
 
 async def test_a_probe_is_one_message_although_its_claims_took_long(start: Start) -> None:
@@ -435,7 +457,8 @@ async def test_a_drain_gives_back_at_once_what_is_held_elsewhere(start: Start) -
     assert books.line.account == {"received": 3, "delivered": 2, "returned": 1}
 
 
-async def test_a_large_batch_is_not_overtaken_by_small_ones_for_ever(start: Start) -> None:
+@pytest.mark.parametrize("pause", [0.5, 1.0])
+async def test_a_large_batch_is_not_overtaken_by_small_ones_for_ever(start: Start, pause: float) -> None:
     """The limit serves in the order of coming: what saves up for more is not outbid."""
 
     def key(self: Any, message: Message[int]) -> Hashable:
@@ -454,9 +477,110 @@ async def test_a_large_batch_is_not_overtaken_by_small_ones_for_ever(start: Star
     await books.line.push(*range(10, 20))
     for n in range(100, 160):
         await books.line.push(n)
+        await books.line.advance(pause)
+
+    assert set(range(20)) <= set(books.delivered)
+
+
+async def test_a_large_batch_is_not_overtaken_by_small_ones_of_another_batcher(start: Start) -> None:
+    """They share the limit of the pipeline."""
+    books = await begun(
+        start,
+        Mail,
+        claim=None,
+        batcher=lambda self, message: "small" if message.body >= 100 else "large",
+        batching={"large": Batching(size=10, timeout=0.1), "small": Batching(size=1)},
+        rate_limit=RateLimit(messages=10, per=10.0),
+        handle_batch=noted,
+    )
+    await books.line.push(*range(10))
+    await books.line.push(*range(10, 20))
+    for n in range(100, 160):
+        await books.line.push(n)
         await books.line.advance(0.5)
 
     assert set(range(20)) <= set(books.delivered)
+    assert len(books.delivered) >= 20 + 18  # and the limit is made use of
+
+
+async def test_batches_that_are_claimed_at_once_keep_the_limit(start: Start) -> None:
+    """What one of them is going to take is there for no other one, which would hold a slot meanwhile."""
+    books = await begun(
+        start,
+        Mail,
+        batching=Batching(size=3, concurrency=4),
+        batch_key=lambda self, message: message.body // 10,
+        rate_limit=RateLimit(messages=6, per=6.0),
+    )
+    answer, take, asked = anyio.Event(), books.ledger.take, []
+
+    async def late(pipeline: str, keys: Any, *args: Any) -> Any:
+        asked.append(len(keys))
+        await answer.wait()
+        return await take(pipeline, keys, *args)
+
+    books.ledger.take = late  # type: ignore[method-assign]
+    await books.line.push(1, 2, 3, 11, 12, 13, 21, 22, 23)
+    before = list(asked)
+    answer.set()
+    await quiet()
+
+    assert before == [3, 3]
+    assert sorted(books.delivered) == [1, 2, 3, 11, 12, 13]
+    await books.line.advance(3.0)
+    assert sorted(books.delivered) == [1, 2, 3, 11, 12, 13, 21, 22, 23]
+
+
+async def test_what_one_batch_needs_no_more_is_for_the_next_at_once(start: Start) -> None:
+    """Also for one of another batcher."""
+    books = await begun(
+        start,
+        Mail,
+        batcher=lambda self, message: "b" if message.body >= 10 else "a",
+        batching={"a": Batching(size=3), "b": Batching(size=3)},
+    )
+    await books.hold(1, 2, 3, seconds=20.0, holder=HERE)
+    answer, take = anyio.Event(), books.ledger.take
+
+    async def late(pipeline: str, keys: Any, *args: Any) -> Any:
+        if "1" in keys:
+            await answer.wait()
+        return await take(pipeline, keys, *args)
+
+    books.ledger.take = late  # type: ignore[method-assign]
+    await books.line.push(1, 2, 3)
+    await books.line.push(11, 12, 13)
+    before = list(books.delivered)
+    answer.set()
+    await quiet()
+
+    assert (before, books.delivered) == ([], [11, 12, 13])
+
+
+async def test_a_limit_whose_key_fails_decides_the_batch(start: Start) -> None:
+    limit = RateLimit(messages=3, key=lambda message: 1 // (message.body - 2))
+    books = await begun(start, Mail, rate_limit=limit, batching=Batching(size=1))
+
+    await books.line.push(1, 2, 3)
+
+    assert sorted(books.delivered) == [1, 3]
+    assert books.line.rejected == [2]
+
+
+async def test_what_is_claimed_may_leave_a_batch_with_another_limit(start: Start) -> None:
+    """It goes back into its line and waits there, claimed, without a slot."""
+    limit = RateLimit(messages=2, per=10.0, key=lambda message: message.body % 2)
+    books = await begun(start, Mail, rate_limit=limit, batching=Batching(size=2, concurrency=1))
+    await books.line.push(3, 5)
+    await books.hold(2, seconds=100.0, holder=HERE)
+
+    await books.line.push(2, 7)
+    await books.line.push(4, 6)
+    meanwhile, claimed = list(books.delivered), await books.hold(7, seconds=1.0)
+    await books.until(lambda: 7 in books.delivered, 20.0)
+
+    assert (meanwhile, claimed) == ([3, 5], [Hold.ELSEWHERE])
+    assert books.delivered == [3, 5, 7, 4, 6]
 
 
 async def noted(self: Any, batch: Batch[int]) -> None:
@@ -485,3 +609,49 @@ async def test_nothing_starts_when_the_ledger_went_away_while_the_limit_was_wait
 
     assert before == [1]
     assert sorted(books.delivered) == [1, 2, 9]
+
+
+class Paced(Mail):
+    """Delivers pages of hundred numbers in the pace of their sender, who has ten pages: five a second."""
+
+    queue = "numbers"
+    clock: Any = None
+    batching = Batching(size=50, timeout=0.1, concurrency=2)
+    rate_limit = RateLimit(messages=5, per=1.0, key=lambda message: message.body // 1000)
+
+    def batch_key(self, message: Message[int]) -> Hashable:
+        return message.body // 100
+
+    async def handle_batch(self, batch: Batch[int]) -> None:
+        for message in batch:
+            async with batch.sending(message):
+                self.batches.append([message.body])
+            over = anyio.Event()
+            self.clock.call_at(self.clock.now() + 0.2, over.set)
+            await over.wait()
+
+
+BUSY = [page * 100 + n for page in range(3) for n in range(20)]
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+async def test_a_batch_that_waits_for_its_limit_costs_no_slot(start: Start, claimed: bool) -> None:
+    """Three pages of a busy sender, and two slots: the mails of another sender do not wait for them."""
+    books = await begun(start, Paced, **({} if claimed else {"claim": None}))
+    pipeline: Any = books.line.engine.pipeline
+    pipeline.clock = books.line.clock
+    await books.line.push(*BUSY)
+    await books.line.advance(0.1)
+    await books.line.advance(0.5)
+
+    await books.line.push(1000, 1001, 1002)
+    other = await books.until(lambda: {1000, 1001, 1002} <= set(books.delivered), 20.0, step=0.1)
+    rest = await books.until(lambda: len(books.delivered) == 63, 20.0, step=0.1)
+    await books.line.advance(1.0)
+
+    assert other <= 1.0
+    assert 10.0 <= other + rest <= 13.0
+    for page in (0, 1, 2, 10):
+        mails = [n for n in books.delivered if n // 100 == page]
+        assert mails == sorted(mails)
+    assert books.line.account == {"received": 63, "delivered": 63}

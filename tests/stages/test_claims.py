@@ -617,8 +617,8 @@ async def test_what_is_let_go_of_meanwhile_is_not_forgotten(start: Start) -> Non
 
     class Waiting(Mail):
         queue = "numbers"
-        batching = Batching(size=1, concurrency=2)
-        rate_limit = RateLimit(messages=1, per=MINUTES)
+        batching = Batching(size=2, concurrency=2)
+        rate_limit = RateLimit(messages=2, per=MINUTES, key=lambda message: message.body % 2)
 
         async def handle_batch(self, batch: Batch[int]) -> None:
             await gate.wait()
@@ -626,17 +626,20 @@ async def test_what_is_let_go_of_meanwhile_is_not_forgotten(start: Start) -> Non
 
     line = await begun(start, Waiting)
     ledger, name = faulty(line), line.metrics.pipeline
-    await line.push(1)
-    await line.push(2)  # is claimed and waits for the limit
+    await ledger.take(name, ["4"], "another worker", MINUTES, "park")
+    await line.push(1, 5)
+    await line.push(4, 3)  # 3 is claimed, and waits for the limit of 1 and 5
+    claimed = await ledger.take(name, ["3"], "another worker", 1.0, "park")
     slow = Slow(ledger, "free")
     gate.set()
     await quiet()
     line.lose()
     slow.go.set()
-    await line.push(3)
+    await line.push(6, 8)
 
-    found = await ledger.take(name, ["1", "2", "3"], "another worker", 1.0, "park")
-    assert [found[key].hold for key in "123"] == [Hold.OURS, Hold.OURS, Hold.ELSEWHERE]
+    found = await ledger.take(name, ["1", "3", "5"], "another worker", 1.0, "park")
+    assert claimed["3"].hold is Hold.ELSEWHERE
+    assert [found[key].hold for key in "135"] == [Hold.OURS] * 3
 
 
 async def test_a_mark_in_a_block_says_that_the_effect_did_not_happen(start: Start) -> None:

@@ -160,6 +160,30 @@ async def test_a_partition_whose_target_is_down_goes_on_in_order(start: Start) -
     assert line.acked == [1, 3, 5, 7]
 
 
+async def test_a_batch_whose_failure_shows_that_the_target_is_down_loses_its_place(start: Start) -> None:
+    """Another one of its partition probes; the others keep theirs, and no attempt of it is spent."""
+
+    class Failing(PartedBatches):
+        queue = "numbers"
+        down = True
+
+        async def handle_batch(self, batch: Batch[int]) -> None:
+            if self.down:
+                raise ValueError
+            await super().handle_batch(batch)
+
+    line = await start(Failing)
+    pipeline: Any = line.engine.pipeline
+    await line.push(*range(1, 24, 2))
+    pipeline.down = False
+    rejected = list(line.rejected)
+    await line.advance(5.0)
+
+    assert rejected == [1, 3, 5, 7, 9, 11, 13, 15]
+    assert [n for bodies, _ in pipeline.batches for n in bodies] == [21, 23, 17, 19]
+    assert line.acked == [21, 23, 17, 19]
+
+
 async def test_a_drain_gives_back_what_no_worker_has_started(start: Start) -> None:
     line = await start(Parted)
     pipeline: Any = line.engine.pipeline
