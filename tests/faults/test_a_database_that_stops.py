@@ -58,7 +58,7 @@ def said(running: FlowProcess, words: str) -> list[str]:
 async def test_a_database_that_goes_and_comes_back(
     postgresql: PostgreSQLNode, postgresql_url: str, world: World, pipeline: str
 ) -> None:
-    """Fault F44: all of it waits and goes on by itself; nothing is lost, and nothing happens twice."""
+    """F44: all of it waits and goes on by itself; nothing is lost, and nothing happens twice."""
     running = await world.run(pipeline, module=MODULE, FLOW_DATABASE_URL=postgresql_url)
     address = (await running.says("metrics and health at")).rpartition(" ")[2]
 
@@ -97,7 +97,7 @@ async def test_a_database_that_goes_and_comes_back(
 async def test_asked_to_stop_while_the_database_is_away(
     postgresql: PostgreSQLNode, postgresql_url: str, world: World
 ) -> None:
-    """It ends in time; what it could not write down goes back, and is not sent again by the next one."""
+    """F44: it ends in time; what it could not write down goes back, and is not sent again by the next one."""
     database = {"module": MODULE, "FLOW_DATABASE_URL": postgresql_url}
     stopped = await world.run("Mailed", "--shutdown-timeout", "3", **database)
     async with coming(world):
