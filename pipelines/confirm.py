@@ -18,6 +18,10 @@ class ConfirmSettings(SupporterMailSettings):
     link_url: str  # where `flow serve` is reached by supporters
     confirm_template: str = "confirm"  # for pages that name none
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ConfirmLinks(self.link_url)
+
 
 class Confirm(Pipeline[IdsMessage | ActionMessage]):
     """Mail each supporter a link to confirm and one to deny."""

@@ -13,7 +13,7 @@ import msgspec
 from flow import Batch, Batching, Message, Pipeline, Reject, Retries, Retry, Secret, Settings, Skip, schema
 from flow.crypto import KeyStore
 from flow.schema import ActionMessage, EventMessage, Privacy
-from flow.targets.http import HttpTarget
+from flow.targets.http import HttpTarget, address, authorities
 
 Mode = Literal["all", "with_consent", "opt_in", "double_opt_in"]
 WANTED: Mapping[Mode, Callable[[Privacy], bool]] = {
@@ -38,6 +38,11 @@ class CrmSettings(Settings):
     keys: KeyStore = KeyStore()  # CRM_KEYS_FILE: opens encrypted contacts
     test_url: str | None = None  # where test actions go; None: they are skipped
     test_token: Secret | None = None
+
+    def __post_init__(self) -> None:
+        address("the CRM", self.url)  # refuses what is wrong before anything starts
+        address("the test CRM", self.test_url or self.url)
+        authorities("the CRM", self.cafile)
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -8,7 +8,7 @@ from typing import ClassVar
 from flow import Batch, Batching, Claim, Message, Pipeline, RateLimit, Retries, Skip
 from flow.schema import ActionMessage
 from flow.targets.forwarding import ForwardSettings, Question, forwarding
-from flow.targets.links import DecisionLinks
+from flow.targets.links import DecisionLinks, web_address
 from flow.targets.senders import paced
 
 
@@ -17,6 +17,10 @@ class ModerateSettings(ForwardSettings):
 
     prefix: ClassVar = "MODERATE"
     link_url: str  # where `flow serve` is reached by who decides
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        web_address("MODERATE_LINK_URL", self.link_url)
 
 
 class Moderate(Pipeline[ActionMessage, Question]):

@@ -22,6 +22,18 @@ class SqsSettings(Settings):
     limit: int = 262_144  # bytes of one call; AWS takes 1,048,576 where the queue is set so
     timeout: float = 20.0  # seconds for one call
 
+    def __post_init__(self) -> None:
+        self.target()  # refuses what is wrong before anything starts
+
+    def target(self) -> SqsTarget:
+        return SqsTarget(
+            self.queue_url,
+            region=self.region,
+            endpoint=self.endpoint,
+            limit=self.limit,
+            timeout=self.timeout,
+        )
+
 
 class Named(msgspec.Struct):
     """What the bytes in the queue call themselves; the body was perhaps lifted from an older schema."""
@@ -39,10 +51,7 @@ class Sqs(Pipeline[ActionMessage | EventMessage, Entry]):
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        sqs = self.settings
-        async with SqsTarget(
-            sqs.queue_url, region=sqs.region, endpoint=sqs.endpoint, limit=sqs.limit, timeout=sqs.timeout
-        ) as self.target:
+        async with self.settings.target() as self.target:
             yield
 
     def handle_message(self, message: Message[ActionMessage | EventMessage]) -> Entry:

@@ -18,6 +18,10 @@ class ThankYouSettings(SupporterMailSettings):
     unsubscribe_url: str | None = None  # may hold {contact_ref}, {action_id} and {org}
     unsubscribe_address: str | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        UnsubscribeLinks(self.unsubscribe_url, self.unsubscribe_address)
+
 
 class ThankYou(Pipeline[IdsMessage | ActionMessage | EventMessage, IdsMessage | ActionMessage]):
     """Mail each supporter who consented the template of the action page."""

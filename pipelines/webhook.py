@@ -21,6 +21,20 @@ class WebhookSettings(Settings):
     allow_private: bool = False  # also this machine and private networks, over http too
     cafile: str | None = None  # authorities to trust instead of the machine's
 
+    def __post_init__(self) -> None:
+        self.target()  # refuses what is wrong before anything starts
+
+    def target(self) -> WebhookTarget:
+        return WebhookTarget(
+            "the webhook",
+            self.url,
+            self.secrets,
+            timeout=self.timeout,
+            port=self.port,
+            allow_private=self.allow_private,
+            cafile=self.cafile,
+        )
+
 
 class Webhook(Pipeline[ActionMessage | EventMessage, None]):
     """Tell a receiver what was signed, byte for byte as it is in the queue."""
@@ -31,16 +45,7 @@ class Webhook(Pipeline[ActionMessage | EventMessage, None]):
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        hook = self.settings
-        async with WebhookTarget(
-            "the webhook",
-            hook.url,
-            hook.secrets,
-            timeout=hook.timeout,
-            port=hook.port,
-            allow_private=hook.allow_private,
-            cafile=hook.cafile,
-        ) as self.receiver:
+        async with self.settings.target() as self.receiver:
             yield
 
     async def handle_message(self, message: Message[ActionMessage | EventMessage]) -> None:

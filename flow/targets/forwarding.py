@@ -48,16 +48,50 @@ class ForwardSettings(Settings):
     rate: float | None = None  # questions a second, by either way; None: 20
 
     def __post_init__(self) -> None:
-        """Refuse what says no way, or two, and a rate that is none.
+        """Refuse what says no way, or two, or a wrong one, and a rate that is none.
 
         Raises:
-            ValueError: it does.
+            ValueError: it says no way or two, or the rate is none.
+            ConfigError: the way is wrong.
         """
         hook = self.url is not None and self.secrets is not None
         if (self.url is None) != (self.secrets is None) or hook == (self.to is not None):
             name = self.prefix
             raise ValueError(f"set either {name}_URL and {name}_SECRETS, or {name}_TO")
         check_rate(f"{self.prefix}_RATE", self.rate)
+        if self.to is None:
+            self.webhook()
+        else:
+            self.mailbox()
+
+    def webhook(self) -> WebhookTarget:
+        """Return the webhook, not opened yet.
+
+        Raises:
+            ConfigError: there is none, or a value is wrong.
+        """
+        if self.url is None or self.secrets is None:
+            raise ConfigError(f"{self.prefix}_URL and {self.prefix}_SECRETS are not set")
+        return WebhookTarget(
+            "the moderators' webhook",
+            self.url,
+            self.secrets,
+            timeout=self.timeout,
+            port=self.port,
+            allow_private=self.allow_private,
+            cafile=self.cafile,
+        )
+
+    def mailbox(self) -> Mailbox:
+        """Return the address.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        found = mailbox(self.to or "")
+        if found is None:
+            raise ConfigError(f"{self.prefix}_TO must be an address like moderators@example.org")
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,18 +149,10 @@ async def forwarding(
     Raises:
         ConfigError: a setting is missing or wrong.
     """
-    if settings.url is None or settings.secrets is None:
+    if settings.to is not None:
         yield MailForward(settings, load(MailSettings, environment), rate_limit)
         return
-    async with WebhookTarget(
-        "the moderators' webhook",
-        settings.url,
-        settings.secrets,
-        timeout=settings.timeout,
-        port=settings.port,
-        allow_private=settings.allow_private,
-        cafile=settings.cafile,
-    ) as target:
+    async with settings.webhook() as target:
         yield WebhookForward(target)
 
 
@@ -172,10 +198,7 @@ class MailForward:
         Raises:
             ConfigError: one of them is wrong, or a library is missing.
         """
-        found = mailbox(settings.to or "")
-        if found is None:
-            raise ConfigError(f"{settings.prefix}_TO must be an address like moderators@example.org")
-        self._to: Mailbox = found
+        self._to = settings.mailbox()
         self._locale = settings.locale
         self._mail = MailTarget(mail, rate_limit=rate_limit)
 

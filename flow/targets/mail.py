@@ -49,6 +49,14 @@ class MailSettings(Settings):
     test_address: str | None = None  # where the mails of test actions go; None: they are not sent
     retry_after: float = 60.0  # seconds until a mail that was not taken is tried again; then twice as long
 
+    def __post_init__(self) -> None:
+        """Refuse what `MailTarget` refuses, so that it is known before anything starts.
+
+        Raises:
+            ConfigError: a value is wrong, or aiosmtplib or Jinja2 is not installed.
+        """
+        MailTarget(self)
+
 
 class SupporterMailSettings(MailSettings):
     """What mails to supporters need beyond that."""
@@ -56,11 +64,13 @@ class SupporterMailSettings(MailSettings):
     rate: float | None = None  # mails a second for each sender; None: 20
 
     def __post_init__(self) -> None:
-        """Check the rate.
+        """Check the rate as well.
 
         Raises:
-            ValueError: it is no number above 0.
+            ConfigError: another value is wrong.
+            ValueError: the rate is no number above 0.
         """
+        super().__post_init__()
         check_rate("MAIL_RATE", self.rate)
 
 

@@ -9,9 +9,11 @@ from flow.checking.declared import loop_of, memory_of, options_of, settings_of
 from flow.checking.finding import Finding
 from flow.checking.keeping import Keeping
 from flow.claim import Claim
+from flow.errors import ConfigError
 from flow.message import Message
 from flow.pipeline import Pipeline
 from flow.settings import Secret, Settings
+from flow.target import load
 
 
 class Number(msgspec.Struct):
@@ -150,3 +152,58 @@ def test_what_depends_on_what_was_not_found_usable_is_not_ok(keeping: Keeping) -
 
     assert "not checked" in [finding.state for finding in found]
     assert [one.text for one in found if one.state == "ok" and "crash" in one.text] == []
+
+
+MAIL = {
+    "MAIL_HOST": "mail.example.org",
+    "MAIL_SENDER": "mail@example.org",
+    "MAIL_LINK_URL": "https://a.example",
+}
+HOOK = {"WEBHOOK_URL": "https://a.example/hook", "WEBHOOK_SECRETS": "0123456789abcdef"}
+CRM = {"CRM_URL": "https://a.example", "CRM_TOKEN": "t"}
+SQS = {"SQS_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/1/name"}
+MODERATE = {"MODERATE_LINK_URL": "https://a.example", "MODERATE_TO": "we@example.org"}
+
+
+@pytest.mark.parametrize(
+    ("target", "good", "bad", "sentence"),
+    [
+        ("confirm", MAIL, {"MAIL_SENDER": "canary"}, "MAIL_SENDER must be an address, or a name and"),
+        ("confirm", MAIL, {"MAIL_LINK_URL": "canary"}, "MAIL_LINK_URL must be an address that begins with"),
+        ("confirm", MAIL, {"MAIL_HOST": "mail canary"}, "the mail server must be the name of a host"),
+        ("confirm", MAIL, {"MAIL_TIMEOUT": "99"}, "the timeout of the mail server must be at most 20 s"),
+        ("confirm", MAIL, {"MAIL_USER": "canary"}, "the mail server needs both a user and a password"),
+        ("confirm", MAIL, {"MAIL_TEMPLATES": "/nowhere"}, "the folder of templates /nowhere is not there"),
+        ("confirm", MAIL, {"MAIL_BOUNCE_ADDRESS": "canary"}, "MAIL_BOUNCE_ADDRESS must be an address like"),
+        ("confirm", MAIL, {"MAIL_RATE": "0"}, "ConfirmSettings: MAIL_RATE must be a number above 0"),
+        ("thank_you", MAIL, {"MAIL_UNSUBSCRIBE_URL": "canary"}, "MAIL_UNSUBSCRIBE_URL must be an address"),
+        ("thank_you", MAIL, {"MAIL_TEST_ADDRESS": "canary"}, "MAIL_TEST_ADDRESS must be an address like"),
+        (
+            "thank_you",
+            MAIL,
+            {"MAIL_RETRY_AFTER": "0"},
+            "MAIL_RETRY_AFTER must be a number of seconds above 0",
+        ),
+        ("crm", CRM, {"CRM_URL": "canary"}, "the URL of the CRM must begin with https:// or http:// and a"),
+        ("crm", CRM, {"CRM_TEST_URL": "canary"}, "the URL of the test CRM must begin with https://"),
+        ("crm", CRM, {"CRM_CAFILE": "/nowhere"}, "the file of authorities for the CRM cannot be read"),
+        ("webhook", HOOK, {"WEBHOOK_URL": "http://a"}, "the URL of the webhook must begin with https://"),
+        ("webhook", HOOK, {"WEBHOOK_SECRETS": "canary"}, "each secret of the webhook must have at least 16"),
+        ("sqs", SQS, {"SQS_QUEUE_URL": "canary"}, "the URL of the SQS queue must begin with https://"),
+        ("sqs", SQS, {"SQS_LIMIT": "0"}, "the limit of SQS must be a whole number of at least 1"),
+        ("moderate", MODERATE, {"MODERATE_TO": "canary"}, "MODERATE_TO must be an address like"),
+        ("moderate", MODERATE, {"MODERATE_LINK_URL": "canary"}, "MODERATE_LINK_URL must be an address that"),
+    ],
+)
+def test_a_value_that_a_run_refuses_is_wrong_in_the_same_words(
+    target: str, good: dict[str, str], bad: dict[str, str], sentence: str
+) -> None:
+    [cls] = load(f"pipelines.{target}")
+    found = settings_of(cls, good | bad)
+    with pytest.raises(ConfigError) as caught:
+        cls.configured(good | bad)
+
+    assert settings_of(cls, good).state == "ok"
+    assert (found.state, found.text[: len(sentence)]) == ("wrong", sentence)
+    assert str(caught.value).startswith(sentence)
+    assert "canary" not in found.text

@@ -589,7 +589,9 @@ def test_a_limit_of_a_class_counts_unless_a_rate_is_set() -> None:
 
     usual, set_to = (
         {
-            cls: cls(load(ConfirmSettings, environment(Postbox(), link_url=LINKS, **rate))).rate_limit
+            cls: cls(
+                load(ConfirmSettings, environment(Postbox(), link_url=LINKS, port="2525", **rate))
+            ).rate_limit
             for cls in (Confirm, Other, Unlimited)
         }
         for rate in ({}, {"rate": "0.5"})
