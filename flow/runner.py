@@ -28,6 +28,7 @@ from flow.stages.engine import Engine
 from flow.stages.suspects import Journal
 from flow.subscription import Subscription
 
+LEAVING = 0.2  # of the time of a drain, at most, until the broker delivers no more
 HEALTHY = 60.0  # seconds after which a session counts as healthy even if nothing was delivered
 
 log = logging.getLogger("flow")
@@ -265,12 +266,15 @@ class Runner:
         await anyio.sleep(delay)
 
     async def _drain(self, engine: Engine) -> None:
+        """Let the broker deliver no more, then finish; what went back before would come here again."""
         session, self._session = self._session, None
+        end = anyio.current_time() + self.options.shutdown_timeout
         async with anyio.create_task_group() as tasks:
             if session is not None:
-                tasks.start_soon(session.cancel)
                 tasks.start_soon(self._notice_loss, engine, session)
-            self.hung = await engine.drain(self.options.shutdown_timeout)
+                with anyio.move_on_after(self.options.shutdown_timeout * LEAVING):
+                    await session.cancel()
+            self.hung = await engine.drain(end - anyio.current_time())
             if session is not None and engine.books is not None:
                 await Confirmation(engine.books.commit, session).finish()
             tasks.cancel_scope.cancel()

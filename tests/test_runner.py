@@ -10,6 +10,7 @@ from flow.broker.url import BrokerUrl
 from flow.errors import NotFound
 from flow.message import Message
 from flow.metrics import PipelineMetrics
+from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
 from flow.runner import Runner, RunOptions
 from flow.schema import IdsMessage
@@ -154,3 +155,33 @@ async def test_a_password_that_was_changed_is_read_again(
         await rabbitmq.delete_user(user)
 
     assert "refused the login of user" in str(told)
+
+
+class Away(Ids):
+    """Has a target that is down."""
+
+    queue = "ids"
+
+    def handle_message(self, message: Message[IdsMessage]) -> IdsMessage:
+        raise Unavailable("closed", after=60.0)
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_what_a_drain_gives_back_is_not_delivered_here_again(
+    queues: Queues, amqp_url: str, kind: str
+) -> None:
+    """Each time would count as a delivery, of which a quorum queue allows some only."""
+    await queues.make("ids", **{"x-queue-type": kind})
+    await queues.fill("ids", [BODY] * 20)
+    counted = [await drained(Runner(Away(), BrokerUrl.parse(amqp_url)), 20) for _ in range(5)]
+
+    assert counted == [(20, 20)] * 5
+
+
+async def drained(runner: Runner, messages: int) -> tuple[int, int]:
+    """Stop *runner* once it waits for its target; return how many it received and gave back."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(runner.run)
+        await until(lambda: runner.account.received == messages and runner.metrics.circuit_open["default"])
+        runner.stop()
+    return runner.account.received, runner.account.returned
