@@ -112,9 +112,7 @@ class Acknowledger:
     async def failed(self, messages: Sequence[Message[Any]], error: Exception, where: str) -> None:
         """Decide what becomes of *messages* that ended with *error* in the callback *where*."""
         if not isinstance(error, Verdict | DecodeError):
-            log.error(
-                "%s.%s failed: %s", type(self._pipeline).__name__, where, describe(error), extra=traced(error)
-            )
+            self._say(where, messages, error)
         unknown = () if self.claims is None else await self.claims.release(messages)
         for message in messages:
             decision = judge(error, message.attempt, self._pipeline.retries)
@@ -131,11 +129,16 @@ class Acknowledger:
             with guard, anyio.fail_after(self._pipeline.handler_timeout):
                 await self._pipeline.handle_failed(message, decision.outcome, decision.reason)
             if guard.error is not None:
-                name = type(self._pipeline).__name__
-                log.error(
-                    "%s.handle_failed failed: %s", name, describe(guard.error), extra=traced(guard.error)
-                )
+                self._say("handle_failed", [message], guard.error)
         self.carry_out(message, decision)
+
+    def _say(self, where: str, messages: Sequence[Message[Any]], error: Exception) -> None:
+        """Log that the callback *where* failed, and for which message, or for how many; with ids only."""
+        whom = f"{len(messages)} messages" if messages else "messages that it had marked"
+        if len(messages) == 1:
+            whom = repr(messages[0])
+        name = type(self._pipeline).__name__
+        log.error("%s.%s failed for %s: %s", name, where, whom, describe(error), extra=traced(error))
 
     def carry_out(self, message: Message[Any], decision: Decision) -> None:
         """Park, hold or settle *message* as decided."""

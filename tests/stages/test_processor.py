@@ -57,7 +57,7 @@ async def test_verdicts_and_errors_decide_only_their_own_message(
     assert line.parked == [(3, "a three")]
     assert line.account == {"received": 6, "delivered": 2, "skipped": 1, "retrying": 2, "parked": 1}
     assert [record.message.split(" in ")[0] for record in caplog.records if record.levelname == "ERROR"] == [
-        "Judging.handle_message failed: ValueError"
+        "Judging.handle_message failed for <Message with delivery tag 5 from numbers>: ValueError"
     ]
 
 
@@ -224,8 +224,8 @@ async def test_a_handler_that_exits_fails_alone_and_is_told_in_a_sentence(
     said = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert len(said) == 1
     assert re.fullmatch(
-        r"Exiting\.handle_message failed: it wanted to end the process \(SystemExit\) in handle_message "
-        r"\(test_processor\.py:\d+\): raise an error instead",
+        r"Exiting\.handle_message failed for <Message .+>: it wanted to end the process \(SystemExit\) "
+        r"in handle_message \(test_processor\.py:\d+\): raise an error instead",
         said[0],
     )
 
