@@ -230,6 +230,30 @@ async def test_a_handler_that_exits_fails_alone_and_is_told_in_a_sentence(
     )
 
 
+async def test_a_body_that_is_too_large_is_told_once_a_minute(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F33: it goes round for ever, and nobody would know why."""
+    line = await start(Judging)
+    large = b"1" * (2 << 20)
+    line.origin._max_body = 1 << 20
+
+    await line.push(large, large)
+    await line.advance(59.0)
+    await line.push(large)
+    told = [record.message for record in caplog.records]
+    await line.advance(1.0)
+    await line.push(large)
+
+    assert told == [
+        "judging: <Message with delivery tag 1 from numbers> stays in the retry loop "
+        "until max_body is raised: the body has 2097152 bytes, more than the 1048576 allowed"
+    ]
+    assert len(caplog.records) == 2
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    assert len(line.rejected) == 4
+
+
 async def test_a_handler_over_its_time_is_ended(start: Start) -> None:
     """B18: the message fails, the worker takes the next one."""
 
