@@ -167,7 +167,12 @@ class Service:
             self._errors += leaves(group)
         except* Exception as group:  # noqa: BLE001  # the user's lifespan, or a bug: the process ends with its account
             for error in leaves(group):
-                log.error("%s ended: %s", runner.pipeline.name, describe(error), extra={"error": error})
+                log.error(
+                    "%s ended: %s; --tracebacks shows more",
+                    runner.pipeline.name,
+                    describe(error),
+                    extra={"error": error},
+                )
             self._errors += leaves(group)
         if self._errors or not self._stopping:
             stopping = self._stopping

@@ -1,6 +1,7 @@
 """Carries out what was decided of a message: ledger, broker verb, numbers; each delivery once."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import anyio
 
 from flow.clock import Clock
+from flow.codec import TooLarge
 from flow.errors import DecodeError
 from flow.ledger import Entry
 from flow.memory import Answer
@@ -20,6 +22,8 @@ from flow.stages.commit import GroupCommit
 from flow.stages.guard import Guard
 
 log = logging.getLogger("flow")
+
+QUIET = 60.0  # seconds between two words about bodies that are too large: they come again and again
 
 
 class Claiming(Protocol):
@@ -68,6 +72,7 @@ class Acknowledger:
         """With a ledger: what writes a decision there before the broker is told."""
         self.claims: Claiming | None = None
         """What claims messages, if the pipeline has a claim."""
+        self._told_at = -math.inf  # when a body that is too large was told last
         self._observed = type(pipeline).handle_failed is not Pipeline.handle_failed
 
     def delivered(self, messages: Sequence[Message[Any]]) -> None:
@@ -112,8 +117,14 @@ class Acknowledger:
     async def failed(self, messages: Sequence[Message[Any]], error: Exception, where: str) -> None:
         """Decide what becomes of *messages* that ended with *error* in the callback *where*."""
         if not isinstance(error, Verdict | DecodeError):
-            log.error(
-                "%s.%s failed: %s", type(self._pipeline).__name__, where, describe(error), extra=traced(error)
+            self._say(where, messages, error)
+        elif isinstance(error, TooLarge) and self._now() - self._told_at >= QUIET:
+            self._told_at = self._now()
+            log.warning(
+                "%s: %r stays in the retry loop until max_body is raised: %s",
+                self._pipeline.name,
+                messages[0],
+                error,
             )
         unknown = () if self.claims is None else await self.claims.release(messages)
         for message in messages:
@@ -131,11 +142,16 @@ class Acknowledger:
             with guard, anyio.fail_after(self._pipeline.handler_timeout):
                 await self._pipeline.handle_failed(message, decision.outcome, decision.reason)
             if guard.error is not None:
-                name = type(self._pipeline).__name__
-                log.error(
-                    "%s.handle_failed failed: %s", name, describe(guard.error), extra=traced(guard.error)
-                )
+                self._say("handle_failed", [message], guard.error)
         self.carry_out(message, decision)
+
+    def _say(self, where: str, messages: Sequence[Message[Any]], error: Exception) -> None:
+        """Log that the callback *where* failed, and for which message, or for how many; with ids only."""
+        whom = f"{len(messages)} messages" if messages else "messages that it had marked"
+        if len(messages) == 1:
+            whom = repr(messages[0])
+        name = type(self._pipeline).__name__
+        log.error("%s.%s failed for %s: %s", name, where, whom, describe(error), extra=traced(error))
 
     def carry_out(self, message: Message[Any], decision: Decision) -> None:
         """Park, hold or settle *message* as decided."""

@@ -56,7 +56,7 @@ class Claimant:
         self._endings = Endings(metrics.pipeline, self._holder, claims, commit)
         self._sent: dict[str, None] = {}  # whose effects happened, which is not noted yet
 
-        self._elsewhere = Elsewhere(clock, self._seconds)
+        self._elsewhere = Elsewhere(metrics.pipeline, clock, self._seconds)
 
     @property
     def waiting(self) -> int:

@@ -10,6 +10,8 @@ from flow.retries import describe
 
 log = logging.getLogger("flow")
 
+QUIET = 60.0  # seconds between two words about a target that stays down
+
 
 class Gate:
     """Holds back calls while the target of one queue does not work."""
@@ -21,6 +23,7 @@ class Gate:
         self._clock = clock
         self._wake = wake
         self._timer: Timer | None = None
+        self._told_at = 0.0  # when it was said last that the target is down
 
     def shut(self) -> bool:
         """Tell whether no call may start now; once one may, the slots are woken."""
@@ -45,11 +48,8 @@ class Gate:
             down = False
         else:
             down = breaker.failed(epoch, describe(error), self._clock.now())
-        if working and down:
-            wait = breaker.retry_at - self._clock.now()
-            log.warning(
-                "%s: the target is down, trying again in %.1f s: %s", self._target, wait, breaker.reason
-            )
+        if down:
+            self._tell(working)
         elif breaker.closed and not working:
             log.warning("%s: the target works again", self._target)
         if not working:
@@ -60,6 +60,23 @@ class Gate:
         """Wake nobody any more."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def _tell(self, first: bool) -> None:
+        """Say that the target is down: at once, then now and then when a call has shown it again."""
+        breaker, now = self.breaker, self._clock.now()
+        wait, since = max(0.0, breaker.retry_at - now), breaker.opened_at
+        if first:
+            log.warning(
+                "%s: the target is down, trying again in %.1f s: %s", self._target, wait, breaker.reason
+            )
+        elif since is not None and now - self._told_at >= QUIET:
+            log.warning(
+                "%s: the target is down for %.0f s, trying again in %.1f s: %s",
+                *(self._target, now - since, wait, breaker.reason),
+            )
+        else:
+            return
+        self._told_at = now
 
     def _probe(self) -> None:
         self._timer = None

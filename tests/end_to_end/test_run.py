@@ -88,7 +88,9 @@ async def test_a_pipeline_that_crashes_drains_the_others(flow: Flow) -> None:
     running = await flow.run("pipelines.crm", "crashing")
 
     assert await running.end() == 1, running.lines
-    assert len([line for line in running.lines if "crashing ended: RuntimeError" in line]) == 1
+    said = [line for line in running.lines if "crashing ended: RuntimeError in lifespan" in line]
+    assert len(said) == 1
+    assert said[0].endswith("; --tracebacks shows more")
 
 
 async def test_an_env_file_stands_below_the_environment(flow: Flow, crm: CrmServer) -> None:

@@ -9,11 +9,10 @@ from tests.faults.world import World
 pytestmark = pytest.mark.anyio
 
 SAID = [
-    "Wrong.handle_message failed: handle_message took longer than 1 s",
-    "Wrong.handle_message failed: it cancelled itself, or waited for something that was cancelled, "
-    "in handle_message (wrong.py",
-    "Wrong.handle_message failed: it wanted to end the process (SystemExit) in handle_message (wrong.py",
-    "Wrong.handle_message failed: KeyError in handle_message (wrong.py",
+    ">: handle_message took longer than 1 s",
+    ">: it cancelled itself, or waited for something that was cancelled, in handle_message (wrong.py",
+    ">: it wanted to end the process (SystemExit) in handle_message (wrong.py",
+    ">: KeyError in handle_message (wrong.py",
     " is marked already (Retry), in handle_batch (wrong.py",
     " is not in this batch, in handle_batch (wrong.py",
 ]

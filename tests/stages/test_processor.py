@@ -57,7 +57,7 @@ async def test_verdicts_and_errors_decide_only_their_own_message(
     assert line.parked == [(3, "a three")]
     assert line.account == {"received": 6, "delivered": 2, "skipped": 1, "retrying": 2, "parked": 1}
     assert [record.message.split(" in ")[0] for record in caplog.records if record.levelname == "ERROR"] == [
-        "Judging.handle_message failed: ValueError"
+        "Judging.handle_message failed for <Message with delivery tag 5 from numbers>: ValueError"
     ]
 
 
@@ -224,10 +224,34 @@ async def test_a_handler_that_exits_fails_alone_and_is_told_in_a_sentence(
     said = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert len(said) == 1
     assert re.fullmatch(
-        r"Exiting\.handle_message failed: it wanted to end the process \(SystemExit\) in handle_message "
-        r"\(test_processor\.py:\d+\): raise an error instead",
+        r"Exiting\.handle_message failed for <Message .+>: it wanted to end the process \(SystemExit\) "
+        r"in handle_message \(test_processor\.py:\d+\): raise an error instead",
         said[0],
     )
+
+
+async def test_a_body_that_is_too_large_is_told_once_a_minute(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F33: it goes round for ever, and nobody would know why."""
+    line = await start(Judging)
+    large = b"1" * (2 << 20)
+    line.origin._max_body = 1 << 20
+
+    await line.push(large, large)
+    await line.advance(59.0)
+    await line.push(large)
+    told = [record.message for record in caplog.records]
+    await line.advance(1.0)
+    await line.push(large)
+
+    assert told == [
+        "judging: <Message with delivery tag 1 from numbers> stays in the retry loop "
+        "until max_body is raised: the body has 2097152 bytes, more than the 1048576 allowed"
+    ]
+    assert len(caplog.records) == 2
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    assert len(line.rejected) == 4
 
 
 async def test_a_handler_over_its_time_is_ended(start: Start) -> None:
