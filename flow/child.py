@@ -32,6 +32,8 @@ class Child:
         """When it came, on the loop's clock."""
         self.asked = False
         """Whether it was asked to stop."""
+        self.ending = "could not be started"
+        """How it ended, in words, once it has."""
         self._number = number
         self._of = of
         self._heard = heard
@@ -108,8 +110,17 @@ class Child:
             writer.close()
 
     def _judged(self, code: int) -> int:
+        self.ending = f"was killed by {named(-code)}" if code < 0 else f"ended (exit code {code})"
         if self._hung:
             return HUNG
         if self.asked and code == -signal.SIGTERM:  # before it had begun
             return DRAINED
         return FAILED if code < 0 or code > 128 else code
+
+
+def named(number: int) -> str:
+    """Return the name of a signal; those for real time have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

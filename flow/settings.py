@@ -220,7 +220,7 @@ def _misspelt(prefix: str, fields: list[_Field], environment: Mapping[str, str])
         if name not in known and name.upper().startswith(f"{prefix}_"):
             near = difflib.get_close_matches(name.upper(), unset, n=1, cutoff=0.85)
             if near:
-                yield f"{name} is set but not known; did you mean {near[0]}?"
+                yield f"{name} is set but not known (did you mean {near[0]}?)"
 
 
 def _value(field: _Field, source: str, text: str) -> object:

@@ -156,19 +156,19 @@ class Supervisor:
             if anyio.current_time() - began >= HEALTHY:
                 backoff.reset()
             if not self._stopping and not child.asked:
-                await self._rest(number, code, backoff)
+                await self._rest(f"worker {number} {child.ending}", code, backoff)
 
-    async def _rest(self, number: int, code: int, backoff: Backoff) -> None:
-        """Wait before worker *number*, which ended with *code*, is started again, or stop everything."""
+    async def _rest(self, ending: str, code: int, backoff: Backoff) -> None:
+        """Wait before the worker that ended with *code* is started again, or stop everything."""
         if self._changes is not None:
-            log.error("ended with exit code %d; starts again at the next change", code)
+            log.error("%s; starts again at the next change", ending)
             await self._news_within(None)
         elif code in (USAGE, CONFIGURATION) and not self._consumed:
             self.stop()
         else:
             delay = backoff.next()
             self._restarts += 1
-            log.error("worker %d ended (exit code %d) and starts again in %.1f s", number, code, delay)
+            log.error("%s and starts again in %.1f s", ending, delay)
             await self._news_within(delay)
 
     async def _news_within(self, seconds: float | None) -> None:

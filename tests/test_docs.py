@@ -10,6 +10,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import anyio
 import click
 import msgspec
 import pytest
@@ -376,7 +377,14 @@ async def test_the_submissions_of_the_examples_are_stored(tmp_path: Path) -> Non
     file = EXAMPLE.parent / "submissions.jsonl"
     database = {"FLOW_DATABASE_URL": f"sqlite:///{tmp_path / 'records.db'}"}
 
-    ended = await run_flow("submit", str(file), "--no-publish", folder=tmp_path, **database)
+    results = ["--results", "results.jsonl"]
+    ended = await run_flow("submit", str(file), "--no-publish", *results, folder=tmp_path, **database)
 
     assert ended.code == 0, ended.err
-    assert "stored 3 actions, 0 submitted before, 3 definitions, 0 wrong" in ended.out
+    assert "stored 3 actions, 0 submitted before, 5 definitions, 0 wrong" in ended.out
+    lines = [msgspec.json.decode(line) for line in (tmp_path / "results.jsonl").read_bytes().splitlines()]
+    assert [line["status"] for line in lines] == ["delivered", "delivered", "new"]
+    command = re.findall(r"^sed .+$", (ROOT / "docs" / "processing.md").read_text(), re.MULTILINE)
+    link = (await anyio.run_process(shlex.split(*command), cwd=tmp_path)).stdout.decode()
+    waits = lines[2]
+    assert link == f"http://127.0.0.1:8080/link/s/{waits['actionId']}/accept/{waits['contactRef']}\n"

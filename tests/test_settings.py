@@ -179,7 +179,7 @@ def test_a_wrong_value_from_a_file_is_not_shown(tmp_path: Path) -> None:
 def test_a_misspelt_variable_is_told_with_the_missing_one() -> None:
     assert refused({"CRM_URL": "u", "CRM_TOKE": CANARY}) == (
         "CrmSettings needs CRM_TOKEN (or CRM_TOKEN_FILE) to be set; "
-        "CRM_TOKE is set but not known; did you mean CRM_TOKEN?"
+        "CRM_TOKE is set but not known (did you mean CRM_TOKEN?)"
     )
 
 
@@ -188,8 +188,8 @@ def test_a_misspelt_variable_is_a_warning_when_nothing_is_missing(caplog: pytest
         load(CrmSettings, {**SET, "CRM_TIMEOT": CANARY, "CRM_COLOUR": "red", "crm_verify": "no"})
 
     assert caplog.messages == [
-        "CRM_TIMEOT is set but not known; did you mean CRM_TIMEOUT?",
-        "crm_verify is set but not known; did you mean CRM_VERIFY?",
+        "CRM_TIMEOT is set but not known (did you mean CRM_TIMEOUT?)",
+        "crm_verify is set but not known (did you mean CRM_VERIFY?)",
     ]
 
 

@@ -83,6 +83,28 @@ async def test_a_worker_that_was_healthy_is_started_again_soon_and_others_wait_l
     assert soon or sorted(delays()) == delays()
 
 
+@pytest.mark.parametrize(
+    ("code", "ending"),
+    [
+        ("os.kill(os.getpid(), 9)", "worker 1 was killed by SIGKILL and starts again in "),
+        ("os.kill(os.getpid(), 40)", "worker 1 was killed by signal 40 and starts again in "),
+        ("sys.exit(3)", "worker 1 ended (exit code 3) and starts again in "),
+    ],
+)
+async def test_how_a_worker_ended_is_told(
+    code: str, ending: str, starts: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = supervisor(code)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.run)
+            await until(lambda: starts() == "11")
+            made.stop()
+
+    assert ending in caplog.text
+
+
 def reporting() -> bytes:
     """Return a report of a worker that consumes."""
     metrics = PipelineMetrics("crm")

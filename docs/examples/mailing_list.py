@@ -17,6 +17,7 @@ class ListSettings(Settings):
 
 class MailingList(Pipeline[ActionMessage, dict[str, Any]]):
     queue = "acme.list"
+    dead_letter = "assume"  # flow setup --queue made its retry loop
     batching = Batching(size=500, timeout=5.0)
     settings: ListSettings
 

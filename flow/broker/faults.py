@@ -11,6 +11,7 @@ from flow.broker.frames import BrokenStream
 from flow.broker.publication import Publication
 from flow.broker.tap import SilentBroker
 from flow.broker.url import BrokerUrl
+from flow.campaign_server import server_queue
 from flow.errors import (
     AccessDenied,
     BrokerError,
@@ -73,10 +74,7 @@ def consuming(error: BaseException, url: BrokerUrl, queue: str) -> BrokerError:
     if isinstance(error, amqp.ChannelNotFoundEntity):
         if "down or inaccessible" in words:  # the node that holds the queue; it comes back
             return ConnectionLost(f"The queue {queue} is not available now: {words}")
-        return NotFound(
-            f"The queue {queue} does not exist in the virtual host {url.vhost} of {url.place}: "
-            "correct its name or have it made"
-        )
+        return no_queue(url, queue)
     if isinstance(error, amqp.ChannelLockedResource) or "exclusive" in words:
         return ConnectionLost(f"The queue {queue} is held by another consumer alone: {words}")
     if isinstance(error, amqp.ChannelAccessRefused):
@@ -87,6 +85,16 @@ def consuming(error: BaseException, url: BrokerUrl, queue: str) -> BrokerError:
     if isinstance(error, amqp.ChannelPreconditionFailed):
         return TopologyMismatch(f"The broker refuses to consume from the queue {queue}: {words}")
     return lost(error)
+
+
+def no_queue(url: BrokerUrl, queue: str) -> NotFound:
+    """Tell that *queue* is missing, and who makes it: `flow setup` makes none of a campaign server."""
+    if server_queue(queue) is not None:
+        return NotFound(f"{queue} is missing: have the campaign server declare it, or correct its name")
+    return NotFound(
+        f"The queue {queue} does not exist in the virtual host {url.vhost} of {url.place}: "
+        f"run flow setup --queue {queue}, or correct its name"
+    )
 
 
 def lost(error: BaseException | None, reply: tuple[int, str] | None = None) -> ConnectionLost:

@@ -5,11 +5,11 @@ from typing import Any
 from flow.broker.connecting import caution as caution_of
 from flow.broker.connecting import connect
 from flow.broker.declaring import Declarer
+from flow.broker.faults import no_queue
 from flow.broker.url import BrokerUrl
-from flow.campaign_server import server_queue
 from flow.checking.declared import PipelineClass
 from flow.checking.finding import Tell, caution, ok, unchecked, wrong
-from flow.errors import BrokerError, NotFound
+from flow.errors import BrokerError, NotFound, NoVirtualHost
 from flow.topology import PARK_EXCHANGE
 
 NAME = "flow check"
@@ -44,10 +44,8 @@ async def check_queue(url: BrokerUrl, cls: PipelineClass, tell: Tell) -> int | N
         async with Declarer(url, name=NAME) as declarer:
             look = await declarer.look(queue)
     except BrokerError as error:
-        if isinstance(error, NotFound) and server_queue(queue) is not None:  # `flow setup` refuses to make it
-            tell(wrong(f"{queue} is missing: have the campaign server declare it, or correct its name"))
-        else:
-            tell(wrong(str(error)))
+        missing = isinstance(error, NotFound) and not isinstance(error, NoVirtualHost)
+        tell(wrong(str(no_queue(url, queue) if missing else error)))
         return None
     tell(ok(f"the queue {queue} exists, with {look.ready} messages ready and {look.consumers} consumers"))
     return look.consumers

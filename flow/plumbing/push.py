@@ -79,7 +79,7 @@ class Push(Generic[M]):
         self._lost_at: float | None = None
         self.read = 0
         self.pushed = 0
-        """How many messages were handed to *publish*."""
+        """How many messages were handed to *publish* and not known to have stayed here."""
         self.confirmed = 0
         self.failed = 0
         self.unanswered = 0
@@ -127,7 +127,6 @@ class Push(Generic[M]):
         return wanted
 
     async def _push(self, number: int, message: M, window: anyio.Semaphore) -> None:
-        self.pushed += 1
         try:
             while not await self._sent_and_judged(number, message):
                 await anyio.sleep(PAUSE)
@@ -139,6 +138,7 @@ class Push(Generic[M]):
     async def _sent_and_judged(self, number: int, message: M) -> bool:
         """Publish once; return False when it was not sent and may be tried again."""
         self._sent.add(number)
+        self.pushed += 1
         try:
             await self._publish(message)
         except PublishFailed as error:
@@ -149,10 +149,10 @@ class Push(Generic[M]):
                 return True
             self._fail(Unconfirmed(number, message, error, may_have_arrived=True))
         except ConnectionLost as error:
-            self._sent.discard(number)
+            self._not_sent(number)
             return not self._waits_out(error)
         except BrokerError as error:
-            self._sent.discard(number)
+            self._not_sent(number)
             self._end(error)
         else:
             self.confirmed += 1
@@ -160,6 +160,10 @@ class Push(Generic[M]):
             self._lost_at = None
             self._forget(number)
         return True
+
+    def _not_sent(self, number: int) -> None:
+        self._sent.discard(number)
+        self.pushed -= 1
 
     def _waits_out(self, error: ConnectionLost) -> bool:
         """Whether a broken connection may come back in time; else it ends."""

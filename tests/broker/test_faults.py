@@ -198,7 +198,8 @@ def test_faults_of_opening(
         (
             amqp.ChannelNotFoundEntity("NOT_FOUND - no queue 'q' in vhost 'v'"),
             NotFound,
-            f"The queue q does not exist in the virtual host v of {PLACE}",
+            f"The queue q does not exist in the virtual host v of {PLACE}: "
+            "run flow setup --queue q, or correct its name",
         ),
         (
             amqp.ChannelNotFoundEntity(

@@ -337,6 +337,18 @@ async def test_a_file_of_which_nothing_was_pushed_is_not_copied(amqp_url: str, t
     assert os.listdir(tmp_path) == ["lines"]
 
 
+async def test_without_a_broker_nothing_counts_as_pushed(tmp_path: Path) -> None:
+    source = tmp_path / "lines"
+    source.write_bytes(b"1\n" * 200)
+
+    nobody = "amqp://127.0.0.1:1/"
+    ended = await run_flow("push", *TARGET, str(source), "--lines", url=nobody, folder=tmp_path)
+
+    assert ended.code == 1
+    assert "flow: nothing was pushed: the whole input can be pushed again" in ended.err
+    assert ended.out.startswith("pushed 0, confirmed 0 in ")
+
+
 async def test_a_file_that_is_no_report_is_refused_before_anything_is_pushed(
     amqp_url: str, url: BrokerUrl, tmp_path: Path
 ) -> None:
