@@ -19,6 +19,7 @@ from flow.errors import (
     CertificateRejected,
     ConnectionLost,
     NotFound,
+    NoVirtualHost,
     PublishFailed,
     PublishTimedOut,
     TopologyMismatch,
@@ -70,7 +71,7 @@ NO_OPEN_OK = amqp.InvalidFrameError("Expected one of ['Connection.OpenOk'], got 
         (
             NO_OPEN_OK,
             (530, "NOT_ALLOWED - vhost v not found"),
-            NotFound,
+            NoVirtualHost,
             f"There is no virtual host v at {PLACE}",
         ),
         (
