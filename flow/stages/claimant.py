@@ -78,7 +78,9 @@ class Claimant:
         """
         standings = await self._take(batch.messages)
         admitted = []
-        for message in [one for one in batch.messages if one.state is State.BATCHED]:
+        for message in list(batch.messages):
+            if message.state is not State.BATCHED:  # its session ended, also while another one was failed
+                continue
             standing = standings[message]
             if isinstance(standing, Exception):
                 message.state = State.RUNNING

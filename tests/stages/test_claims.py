@@ -716,6 +716,42 @@ async def test_a_claim_that_is_answered_late_stays_with_the_redelivery(start: St
     assert (line.engine.pipeline.sent, line.acked) == ([1], [1])
 
 
+async def test_a_session_that_ends_while_a_neighbour_is_failed_takes_the_rest_of_the_batch_along(
+    start: Start,
+) -> None:
+    gate = anyio.Event()
+
+    def key(message: Message[int]) -> str:
+        if message.body == 1:
+            raise Reject("no key")
+        return str(message.body)
+
+    class Observed(Mail):
+        queue = "numbers"
+        claim = Claim(key=key, unknown="park")
+
+        async def handle_failed(self, message: Message[Any], outcome: Outcome, reason: str) -> None:
+            if not gate.is_set() and reason == "no key":
+                await gate.wait()
+
+    line = await begun(start, Observed)
+    ledger, name = faulty(line), line.metrics.pipeline
+    await ledger.take(name, ["2"], "a killed worker", 0.0, "park")
+    await ledger.begin(name, "2", "a killed worker", 0.0)
+    await ledger.take(name, ["3"], "another worker", MINUTES, "park")
+    await line.push(1, 2, 3)
+    await line.advance(0.3)
+    line.lose()
+    gate.set()
+    await quiet()
+
+    assert line.engine.buffered()["claims"] == 0
+    await line.push(1, 2, redelivered=True)
+    await line.advance(0.3)
+    assert sorted(n for n, _ in line.parked) == [1, 2]
+    assert sorted(line.acked) == [1, 2]
+
+
 async def test_what_waits_for_a_claim_is_dropped_with_its_session(start: Start, kind: type[Mail]) -> None:
     line = await begun(start, kind)
     await faulty(line).take(line.metrics.pipeline, ["1"], "another worker", 10.0, "park")

@@ -21,7 +21,7 @@ from flow.outcome import Outcome, Reject, Retry, Skip, Unavailable
 from flow.pipeline import Pipeline
 from flow.ratelimit import RateLimit
 from flow.retries import Retries
-from tests.stages.conftest import Number
+from tests.stages.conftest import Number, number
 from tests.stages.world import World
 
 ENDS: dict[str, Callable[[], BaseException]] = {
@@ -169,7 +169,12 @@ OPTIONS = st.fixed_dictionaries(
         "prepare_size": st.integers(1, 4),
     },
     optional={
-        "rate_limit": st.builds(RateLimit, messages=st.just(2.0), per=st.just(5.0)),
+        "rate_limit": st.builds(
+            RateLimit,
+            messages=st.just(2.0),
+            per=st.just(5.0),
+            key=st.sampled_from([None, lambda message: number(message) % 2]),
+        ),
         "handler_timeout": st.just(4.0),
         "batch_timeout": st.just(4.0),
     },
