@@ -179,10 +179,10 @@ async def test_a_queue_that_is_asked_for_a_message_is_used(broker: Party, client
 
 
 async def test_a_queue_with_a_consumer_is_used(broker: Party, client: Client) -> None:
-    await declared(client, x_expires=SHORT)
+    await declared(client, x_expires=2000)
     await client.consume("q")
 
-    await broker.wait(1)
+    await broker.wait(2.5)
 
     assert await client.length("q") == 0
 
