@@ -24,20 +24,28 @@ from tests.nodes.rabbitmq_node import Certificate, RabbitMQNode, free_ports
 from tests.targets.sqs_server import SqsServer
 
 SLOW = (
+    "tests/broker/test_tap.py",
     "tests/cli",
     "tests/demo",
     "tests/end_to_end",
     "tests/faults",
+    "tests/pipelines",
     "tests/plumbing/test_outbox.py",
+    "tests/serving/test_app.py",
     "tests/serving/test_browser.py",
     "tests/serving/test_serve.py",
     "tests/stages/test_schedules.py",
+    "tests/targets/test_sqs.py",
     "tests/test_docs.py",
+    "tests/test_ops.py",
     "tests/test_pytest_plugin.py",
     "tests/test_supervisor.py",
     "tests/test_typing.py",
 )
-"""What --quick leaves out beside what needs a server or is marked slow: it starts processes or takes time."""
+"""What --quick leaves out beside what needs RabbitMQ or PostgreSQL or is marked slow.
+
+It starts processes or servers of its own, or waits for the clock.
+"""
 
 # A machine with much to do is no defect of what is tested.
 settings.register_profile("patient", deadline=None, max_examples=USUAL)

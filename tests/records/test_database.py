@@ -205,6 +205,7 @@ for thread in threading.enumerate():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_thread_that_waits_longer_than_its_loop_says_nothing(database_url: str) -> None:
     """Its answer is for nobody; the traceback would end whatever runs by then."""

@@ -107,6 +107,7 @@ def kind(request: pytest.FixtureRequest) -> type[Mail]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("held", "rate"), [(500, 100), (300, 20)])
 async def test_what_a_killed_worker_had_claimed_is_delivered_as_fast_as_the_limit_allows(
     start: Start, kind: type[Mail], held: int, rate: int

@@ -257,6 +257,7 @@ async def test_without_a_claim_nothing_is_started_either_while_the_ledger_is_awa
     assert (before, pipeline.sent) == ([1], [1, 2])
 
 
+@pytest.mark.slow
 async def test_a_drain_ends_in_time_without_the_ledger(start: Start, kind: type[Mail]) -> None:
     line = await begun(start, kind)
     faulty(line).fails = "after"
@@ -327,6 +328,7 @@ async def test_an_unknown_outcome_that_could_not_be_noted_is_not_forgotten(
     assert [n for n, _ in line.parked] == [1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", ["", "after"])
 async def test_a_claim_whose_answer_is_not_awaited_is_let_go_of(
     start: Start, kind: type[Mail], fails: str

@@ -31,6 +31,7 @@ class Singles(Single):
     rate_limit = RateLimit(calls=1, per=100.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Batches, Singles])
 async def test_a_drain_gives_back_what_waits_for_the_rate_limit_and_waits_for_nobody(
     start: Start, kind: type[Mail]
