@@ -13,7 +13,7 @@ from measured import PIPELINES
 
 from flow import Message
 from flow.broker.url import BrokerUrl
-from flow.cli.run import opened
+from flow.cli.options import opened
 from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 

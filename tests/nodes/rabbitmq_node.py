@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 
 import anyio
-import trustme
 
 from flow.errors import BrokerError
 from tests.nodes.rabbitmq_control import RabbitMQControl, run
@@ -45,6 +44,8 @@ class Certificate:
     @classmethod
     def issued(cls, folder: Path, *names: str) -> "Certificate":
         """Have an authority of its own issue one for *names*, in *folder*."""
+        import trustme  # benchmarks start nodes too, where it is not installed
+
         authority = trustme.CA()
         issued = authority.issue_cert(*names)
         made = cls(folder / "authority.pem", folder / "certificate.pem", folder / "key.pem")
