@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -19,11 +19,10 @@ from flow.outcome import DELIVERED, Decision, Outcome, Verdict
 from flow.pipeline import Pipeline
 from flow.retries import describe, judge
 from flow.stages.commit import GroupCommit
+from flow.stages.complaint import QUIET, Complaint
 from flow.stages.guard import Guard
 
 log = logging.getLogger("flow")
-
-QUIET = 60.0  # seconds between two words about bodies that are too large: they come again and again
 
 
 class Claiming(Protocol):
@@ -72,6 +71,7 @@ class Acknowledger:
         """With a ledger: what writes a decision there before the broker is told."""
         self.claims: Claiming | None = None
         """What claims messages, if the pipeline has a claim."""
+        self._complaint = Complaint(pipeline.name, clock)
         self._told_at = -math.inf  # when a body that is too large was told last
         self._observed = type(pipeline).handle_failed is not Pipeline.handle_failed
 
@@ -127,11 +127,24 @@ class Acknowledger:
                 error,
             )
         unknown = () if self.claims is None else await self.claims.release(messages)
+        decisions = []
         for message in messages:
             decision = judge(error, message.attempt, self._pipeline.retries)
             if message in unknown:
                 decision = Decision(Outcome.PARKED, f"outcome unknown: {decision.reason}")
             await self.decide(message, decision)
+            decisions.append(decision)
+        if isinstance(error, Verdict):
+            self._complaint.hear(decisions)
+
+    async def marked(self, verdicts: Mapping[Message[Any], Verdict]) -> None:
+        """Decide what becomes of messages that a callback has marked."""
+        decisions = []
+        for message, verdict in verdicts.items():
+            decision = judge(verdict, message.attempt, self._pipeline.retries)
+            await self.decide(message, decision)
+            decisions.append(decision)
+        self._complaint.hear(decisions)
 
     async def decide(self, message: Message[Any], decision: Decision) -> None:
         """Tell `handle_failed` of a failure, then carry the *decision* out; once for each delivery."""

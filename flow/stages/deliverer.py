@@ -17,7 +17,6 @@ from flow.message import Message, State
 from flow.metrics import PipelineMetrics
 from flow.outcome import Unavailable, Verdict
 from flow.pipeline import Pipeline
-from flow.retries import judge
 from flow.stages.acknowledger import Acknowledger
 from flow.stages.admission import Admission
 from flow.stages.alarm import Alarm
@@ -252,11 +251,8 @@ class Deliverer:
             unmarked = await self._admission.claimant.ended(batch, unmarked, error)
         if error is None:
             self._acknowledger.delivered(unmarked)
-        for message in batch.messages if batch.marks else ():
-            verdict = batch.marks.get(message)
-            if verdict is not None:
-                decision = judge(verdict, message.attempt, self._pipeline.retries)
-                await self._acknowledger.decide(message, decision)
+        if batch.marks:
+            await self._acknowledger.marked(batch.marks)
         if down:
             self._keep(batch, unmarked, first=isinstance(error, Unavailable | LedgerError | NotNow))
         elif error is not None:
