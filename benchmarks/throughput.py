@@ -157,8 +157,9 @@ def options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    asked = options()
     if find_spec("faststream") is None:
         sys.exit(
             "FastStream is not installed here: run `make bench`, or install benchmarks/requirements.lock"
         )
-    anyio.run(main, options())
+    anyio.run(main, asked)
