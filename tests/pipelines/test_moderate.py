@@ -380,7 +380,7 @@ async def test_missing_settings_of_mail_and_a_short_secret_are_told_at_the_start
     with pytest.raises(ConfigError, match=r"^MailSettings needs MAIL_HOST to be set$"):
         await by_mail(configured).lifespan().__aenter__()
     monkeypatch.setenv(SECRET, "short")
-    with pytest.raises(ConfigError, match=r"^the secret that signs links must have at least 32 characters$"):
+    with pytest.raises(ConfigError, match=r"^the secret that signs links must have at least 32 characters;"):
         await by_mail(configured).lifespan().__aenter__()
 
 
