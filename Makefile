@@ -34,7 +34,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	@deploy/need.sh rabbitmq postgresql chromium
+	@deploy/need.sh rabbitmq postgresql chromium systemd
 	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
 
 # The pure tests and the suite of the development broker: no RabbitMQ, and seconds.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# need.sh rabbitmq|postgresql|chromium …: succeeds when the programs that are named are installed; installs those that are
+# need.sh rabbitmq|postgresql|chromium|systemd …: succeeds when the programs that are named are installed; installs those that are
 # missing where apt and the rights for it are. Nothing is started: tests and demo run servers of their own.
 set -eu
 
@@ -17,6 +17,11 @@ found() {
     chromium)
         command -v chromium >/dev/null 2>&1 || return 1 # the browser itself, beside its driver
         program=chromedriver
+        set --
+        ;;
+    systemd)
+        [ "$(uname)" = Linux ] || return 0 # elsewhere nobody reads its units
+        program=systemd-analyze
         set --
         ;;
     esac
@@ -44,8 +49,9 @@ for server in "$@"; do
     rabbitmq) package=rabbitmq-server name="RabbitMQ" version=3.10 ;;
     postgresql) package=postgresql name="PostgreSQL" version=13 ;;
     chromium) package="chromium chromium-driver" name="Chromium" version=120 ;;
+    systemd) package=systemd name="systemd" version=250 ;;
     *)
-        echo "$0 knows rabbitmq, postgresql and chromium, not $server." >&2
+        echo "$0 knows rabbitmq, postgresql, chromium and systemd, not $server." >&2
         exit 2
         ;;
     esac

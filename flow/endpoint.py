@@ -22,7 +22,7 @@ class Endpoint:
     """Serves an ASGI application for as long as its context is open.
 
     Signals stay with whoever handles them. Leaving the context lets answers in progress finish for a second,
-    then closes every connection; it takes less than 2 seconds.
+    then closes every connection, and another second later cancels what the application still does.
     """
 
     def __init__(

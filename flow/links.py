@@ -1,5 +1,6 @@
 """The links in mails and messages by which people accept or reject, and the tokens that sign some of them."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -11,9 +12,9 @@ if TYPE_CHECKING:
 Verb: TypeAlias = Literal["accept", "reject"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 
-SECRET = "FLOW_LINK_SECRET"  # the variable that holds the secret
+SECRET = "FLOW_LINK_SECRET"  # the variable that holds the secret, or several
 VALID = 30 * 86_400  # seconds that a moderator's link works
-SHORTEST = 32  # characters of the secret that signs
+SHORTEST = 32  # characters of a secret that signs
 PURPOSE = b"flow.moderation"  # what else the secret signs is not mistaken for this
 
 
@@ -24,7 +25,7 @@ class Links:
         """Take the URL under which `flow serve` is reached, and the *secret* that signs moderators' links.
 
         Raises:
-            ConfigError: the URL is none, or the secret is too short.
+            ConfigError: the URL is none, or a secret is too short.
         """
         parts = urlsplit(base)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -65,12 +66,18 @@ class Tokens:
     def __init__(self, secret: str, valid: int = VALID) -> None:
         """Sign with *secret*; what was signed counts for *valid* seconds.
 
+        Several secrets are separated by white space: the first signs, and what any of them has signed counts.
+
         Raises:
-            ConfigError: the secret is too short, or itsdangerous is not installed.
+            ConfigError: a secret is too short, or itsdangerous is not installed.
         """
-        if len(secret) < SHORTEST:
-            raise ConfigError(f"the secret that signs links must have at least {SHORTEST} characters")
-        self._signer = signer(secret)
+        secrets = secret.split()
+        if min(map(len, secrets), default=0) < SHORTEST:
+            raise ConfigError(
+                f"the secret that signs links must have at least {SHORTEST} characters; white space "
+                "separates several, each so long"
+            )
+        self._signer = signer(secrets)
         self._valid = valid
 
     def sign(self, action_id: int) -> str:
@@ -90,8 +97,8 @@ class Tokens:
         return "expired" if age > self._valid else "good"
 
 
-def signer(secret: str) -> "TimestampSigner":
-    """Return what signs with *secret* for this purpose alone.
+def signer(secrets: Sequence[str]) -> "TimestampSigner":
+    """Return what signs with the first of *secrets* for this purpose alone, and knows the others.
 
     Raises:
         ConfigError: itsdangerous is not installed.
@@ -102,4 +109,4 @@ def signer(secret: str) -> "TimestampSigner":
         raise ConfigError("itsdangerous is needed to sign links: install proca-flow[serve]") from None
     from hashlib import sha256
 
-    return TimestampSigner(secret, salt=PURPOSE, digest_method=sha256)
+    return TimestampSigner(secrets[::-1], salt=PURPOSE, digest_method=sha256)

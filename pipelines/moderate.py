@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from flow import Batch, Batching, Claim, Message, Pipeline, RateLimit, Retries, Skip
 from flow.schema import ActionMessage
-from flow.targets.forwarding import ForwardSettings, Question, forwarding
-from flow.targets.links import DecisionLinks, web_address
+from flow.targets.forwarding import ForwardSettings, Question, check_mail, forwarding
+from flow.targets.links import DecisionLinks
 from flow.targets.senders import paced
 
 
@@ -20,7 +20,8 @@ class ModerateSettings(ForwardSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        web_address("MODERATE_LINK_URL", self.link_url)
+        DecisionLinks(self.link_url, os.environ)
+        check_mail(self, os.environ)
 
 
 class Moderate(Pipeline[ActionMessage, Question]):

@@ -5,35 +5,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
-from flow import Message, Pipeline, Retries, Secret, Settings, Skip
+from flow import Message, Pipeline, Retries, Secret, Skip
 from flow.schema import ActionMessage, EventMessage
-from flow.targets.webhook import WebhookTarget
+from flow.targets.webhook import CallSettings, WebhookTarget
 
 
-class WebhookSettings(Settings):
+class WebhookSettings(CallSettings):
     """Where the receiver is: WEBHOOK_URL, WEBHOOK_SECRETS (or WEBHOOK_SECRETS_FILE) and so on."""
 
     prefix: ClassVar = "WEBHOOK"
     url: str
     secrets: Secret  # several are separated by white space; each of them signs
-    timeout: float = 10.0  # seconds for one call
-    port: int | None = None  # allowed beside 443 and 8443
-    allow_private: bool = False  # also this machine and private networks, over http too
-    cafile: str | None = None  # authorities to trust instead of the machine's
 
     def __post_init__(self) -> None:
         self.target()  # refuses what is wrong before anything starts
 
     def target(self) -> WebhookTarget:
-        return WebhookTarget(
-            "the webhook",
-            self.url,
-            self.secrets,
-            timeout=self.timeout,
-            port=self.port,
-            allow_private=self.allow_private,
-            cafile=self.cafile,
-        )
+        return self.called("the webhook", self.url, self.secrets)
 
 
 class Webhook(Pipeline[ActionMessage | EventMessage, None]):

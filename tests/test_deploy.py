@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def test_a_unit_runs_a_command_that_exists(unit: Path) -> None:
     }
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.slow  # --quick needs no program of the machine
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is for Linux")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_systemd_reads_a_unit_without_complaint(unit: Path, tmp_path: Path) -> None:
     text = unit.read_text().replace("/opt/flow/.venv/bin/flow", "/bin/true").replace("/opt/flow", "/")
@@ -110,3 +112,23 @@ def test_systemd_reads_a_unit_without_complaint(unit: Path, tmp_path: Path) -> N
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is for Linux")
+def test_a_program_that_is_missing_is_named_with_its_package(tmp_path: Path) -> None:
+    """No test is left out in silence: `make test` ends where what it needs cannot be installed."""
+    (tmp_path / "uname").symlink_to(shutil.which("uname") or "uname")
+
+    done = subprocess.run(
+        [DEPLOY / "need.sh", "systemd"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    sentence = (
+        "systemd is not installed: install the package systemd (version 250 or newer), then try again.\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", sentence)

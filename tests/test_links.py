@@ -42,6 +42,17 @@ def test_a_token_counts_for_one_action_and_one_secret(one: int, other: int, text
     assert tokens.check(one, text) == "wrong"
 
 
+def test_the_first_of_several_secrets_signs_and_what_any_of_them_has_signed_counts() -> None:
+    """So a secret is replaced without ending the links that are out."""
+    former, new = SECRET, SECRET[::-1]
+    both = Tokens(f"{new}\n{former}")
+
+    assert both.check(7, Tokens(former).sign(7)) == "good"
+    assert Tokens(new).check(7, both.sign(7)) == "good"
+    assert Tokens(former).check(7, both.sign(7)) == "wrong"
+    assert both.check(7, Tokens(f"{former}{new}").sign(7)) == "wrong"
+
+
 @pytest.mark.parametrize(
     ("ahead", "verdict"), [(600, "good"), (0, "good"), (-100, "good"), (-101, "expired")]
 )
@@ -65,8 +76,9 @@ def test_a_wrong_address_is_refused(base: str) -> None:
 
 
 def test_a_short_secret_and_a_missing_one_are_refused() -> None:
-    with pytest.raises(ConfigError, match="must have at least 32 characters"):
-        Links("https://confirm.example.org", "short")
+    for secret in ("short", f"{SECRET} short", " \n"):
+        with pytest.raises(ConfigError, match="the secret that signs links must have at least 32 characters"):
+            Links("https://confirm.example.org", secret)
     with pytest.raises(ConfigError, match="links for moderators need the secret"):
         Links("https://confirm.example.org").moderator(7, "accept")
 

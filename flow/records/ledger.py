@@ -120,12 +120,10 @@ class SqlLedger:
             async with self._database.begin(patience=PATIENCE) as connection:
                 written = await there(connection, rows) if doubtful else {}
                 new = [row for row in rows if (row.identity, row.at) not in written]
-                if new:
-                    insertion = by_number if self._database.is_sqlite else by_columns
-                    ids = await insertion(connection, new)
-                    written |= {(row.identity, row.at): number for row, number in zip(new, ids, strict=True)}
+                insertion = by_number if self._database.is_sqlite else by_columns
+                added = iter(await insertion(connection, new) if new else ())
                 await done(connection, rows)
-        return [written[row.identity, row.at] for row in rows]
+        return [written.get((row.identity, row.at)) or next(added) for row in rows]
 
 
 class SqlStarts:

@@ -31,7 +31,14 @@ async def find(database: Database, action_id: int) -> Linked | None:
     """
     from sqlalchemy import func, select
 
-    from flow.records.tables import action_pages, actions, campaigns, organisations, supporters
+    from flow.records.tables import (
+        action_pages,
+        actions,
+        campaigns,
+        organisations,
+        placed_actions,
+        supporters,
+    )
 
     query = (
         select(
@@ -41,10 +48,7 @@ async def find(database: Database, action_id: int) -> Linked | None:
             action_pages.c.locale,
             func.coalesce(func.nullif(campaigns.c.title, ""), campaigns.c.name).label("campaign"),
         )
-        .join(action_pages, actions.c.action_page_id == action_pages.c.id)
-        .join(organisations, actions.c.organisation_id == organisations.c.id)
-        .join(campaigns, actions.c.campaign_id == campaigns.c.id)
-        .outerjoin(supporters, actions.c.supporter_id == supporters.c.id)
+        .select_from(placed_actions)
         .where(actions.c.id == action_id)
     )
     async with database.reading() as connection:

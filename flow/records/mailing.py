@@ -172,15 +172,17 @@ def recipients(ids: "set[int]") -> "Select[Any]":
     """Return the query for the recipients of the actions with these *ids*."""
     from sqlalchemy import select
 
-    from flow.records.tables import action_pages, actions, campaigns, contacts, organisations, supporters
-
-    joined = (
-        actions.join(action_pages, actions.c.action_page_id == action_pages.c.id)
-        .join(campaigns, actions.c.campaign_id == campaigns.c.id)
-        .join(organisations, actions.c.organisation_id == organisations.c.id)
-        .outerjoin(supporters, actions.c.supporter_id == supporters.c.id)
-        .outerjoin(contacts, supporters.c.id == contacts.c.supporter_id)
+    from flow.records.tables import (
+        action_pages,
+        actions,
+        campaigns,
+        contacts,
+        organisations,
+        placed_actions,
+        supporters,
     )
+
+    joined = placed_actions.outerjoin(contacts, contacts.c.supporter_id == supporters.c.id)
     columns = (
         actions.c.id.label("action_id"),
         actions.c.supporter_id,

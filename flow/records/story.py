@@ -16,6 +16,7 @@ from flow.records.tables import (
     ledger,
     organisations,
     outbox,
+    placed_actions,
     published,
     supporters,
 )
@@ -50,12 +51,6 @@ class Story:
 
 async def story(connection: AsyncConnection, action_id: int) -> Story | None:
     """Return the story of an action; None: it is not in the records."""
-    joined = (
-        actions.join(action_pages, action_pages.c.id == actions.c.action_page_id)
-        .join(campaigns, campaigns.c.id == actions.c.campaign_id)
-        .join(organisations, organisations.c.id == actions.c.organisation_id)
-        .outerjoin(supporters, supporters.c.id == actions.c.supporter_id)
-    )
     columns = (
         actions.c.action_type,
         actions.c.testing,
@@ -73,7 +68,7 @@ async def story(connection: AsyncConnection, action_id: int) -> Story | None:
         campaigns.c.name.label("campaign"),
         organisations.c.name.label("organisation"),
     )
-    finding = select(*columns).select_from(joined).where(actions.c.id == action_id)
+    finding = select(*columns).select_from(placed_actions).where(actions.c.id == action_id)
     row = (await connection.execute(finding)).one_or_none()
     if row is None:
         return None

@@ -229,3 +229,11 @@ claims = Table(  # effects that must never happen twice
     Column("target_id", NAME),
     UniqueConstraint("pipeline", "key", name="uq_claims_key"),
 )
+
+placed_actions = (
+    actions.join(action_pages, action_pages.c.id == actions.c.action_page_id)
+    .join(campaigns, campaigns.c.id == actions.c.campaign_id)
+    .join(organisations, organisations.c.id == actions.c.organisation_id)
+    .outerjoin(supporters, supporters.c.id == actions.c.supporter_id)
+)
+"""Each action with its page, campaign and organisation, and with its supporter if it has one."""

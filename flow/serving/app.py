@@ -67,7 +67,7 @@ class Callbacks:
         asked = None
         try:
             asked = await self._admission.asked(request, moderating)
-            if request.method == "POST" or (asked.who == "program" and accepts_json(request)):
+            if decides(asked, request):
                 decided = await self._decide(asked, request)
                 return "decided" if decided.agreed else "late", self._told(asked, decided, request)
             return "page", self._page(language_of(asked.found.locale), asked.page, asked.found)
@@ -151,6 +151,13 @@ class Callbacks:
             return HTMLResponse(page(language, name), status)
         shown = page(language, name, button=True, campaign=asking.campaign, action=asking.action_id)
         return HTMLResponse(shown, status)
+
+
+def decides(asked: Asked, request: "Request") -> bool:
+    """Tell whether the request decides: a button was pressed, or a program asks; a HEAD only looks."""
+    return request.method == "POST" or (
+        request.method == "GET" and asked.who == "program" and accepts_json(request)
+    )
 
 
 def accepts_json(request: "Request") -> bool:

@@ -16,7 +16,7 @@ from flow.outcome import Reject, Retry, Unavailable
 from flow.ratelimit import RateLimit
 from flow.records.mailing import of_message
 from flow.schema import ActionMessage, CustomFields
-from flow.settings import Secret, Settings, load
+from flow.settings import Secret, load
 from flow.targets.addresses import Mailbox, mailbox, one_line
 from flow.targets.letters import Letter, compose, message_id
 from flow.targets.links import About
@@ -25,13 +25,13 @@ from flow.targets.senders import check_rate
 from flow.targets.session import MailSession
 from flow.targets.smtp import RecipientRefused
 from flow.targets.variables import shown
-from flow.targets.webhook import WebhookTarget
+from flow.targets.webhook import CallSettings, WebhookTarget
 
 TEMPLATE = "moderate"
 LONGEST = 1000  # characters of one answer in a mail
 
 
-class ForwardSettings(Settings):
+class ForwardSettings(CallSettings):
     """Where moderators are asked: either `url` and `secrets` of a webhook, or `to`, an address.
 
     For mail there are `MAIL_HOST`, `MAIL_SENDER` and so on as well.
@@ -39,10 +39,6 @@ class ForwardSettings(Settings):
 
     url: str | None = None
     secrets: Secret | None = None  # several are separated by white space; each of them signs
-    timeout: float = 10.0  # seconds for one call
-    port: int | None = None  # allowed beside 443 and 8443
-    allow_private: bool = False  # also this machine and private networks, over http too
-    cafile: str | None = None  # authorities to trust instead of the machine's
     to: str | None = None
     locale: str | None = None  # the language of the mails; None: that of the action page
     rate: float | None = None  # questions a second, by either way; None: 20
@@ -72,15 +68,7 @@ class ForwardSettings(Settings):
         """
         if self.url is None or self.secrets is None:
             raise ConfigError(f"{self.prefix}_URL and {self.prefix}_SECRETS are not set")
-        return WebhookTarget(
-            "the moderators' webhook",
-            self.url,
-            self.secrets,
-            timeout=self.timeout,
-            port=self.port,
-            allow_private=self.allow_private,
-            cafile=self.cafile,
-        )
+        return self.called("the moderators' webhook", self.url, self.secrets)
 
     def mailbox(self) -> Mailbox:
         """Return the address.
@@ -136,6 +124,16 @@ class Forward(Protocol):
         Raises:
             Unavailable: nobody can be asked this way now.
         """
+
+
+def check_mail(settings: ForwardSettings, environment: Mapping[str, str]) -> None:
+    """Refuse what no mail could be sent with, if that is the way, before anything starts.
+
+    Raises:
+        ConfigError: a setting of mail in *environment* is missing or wrong.
+    """
+    if settings.to is not None:
+        load(MailSettings, environment)
 
 
 @asynccontextmanager

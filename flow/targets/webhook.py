@@ -11,7 +11,7 @@ import anyio
 from flow.errors import ConfigError
 from flow.options import seconds
 from flow.outcome import Reject, Retry, Unavailable, Verdict
-from flow.settings import Secret
+from flow.settings import Secret, Settings
 from flow.targets.http import address, authorities, bare_client, exchange, retry_after
 
 if TYPE_CHECKING:
@@ -27,6 +27,31 @@ TOLERANCE = 300  # seconds between the clocks of sender and receiver
 MOST = 16  # signatures that are looked at
 READ = 64 << 10  # bytes of an answer that are read so that its connection can be used again
 LINGER = 1.0  # seconds for that
+
+
+class CallSettings(Settings):
+    """How a webhook is called, wherever it is."""
+
+    timeout: float = 10.0  # seconds for one call
+    port: int | None = None  # allowed beside 443 and 8443
+    allow_private: bool = False  # also this machine and private networks, over http too
+    cafile: str | None = None  # authorities to trust instead of the machine's
+
+    def called(self, name: str, url: str, secrets: Secret) -> "WebhookTarget":
+        """Return the webhook at *url*, not opened yet; *name* and *secrets* as a `WebhookTarget` takes them.
+
+        Raises:
+            ConfigError: a value is wrong.
+        """
+        return WebhookTarget(
+            name,
+            url,
+            secrets,
+            timeout=self.timeout,
+            port=self.port,
+            allow_private=self.allow_private,
+            cafile=self.cafile,
+        )
 
 
 class WebhookTarget:

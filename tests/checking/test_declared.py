@@ -1,5 +1,6 @@
 """What is known without a broker."""
 
+import os
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -162,7 +163,7 @@ MAIL = {
 HOOK = {"WEBHOOK_URL": "https://a.example/hook", "WEBHOOK_SECRETS": "0123456789abcdef"}
 CRM = {"CRM_URL": "https://a.example", "CRM_TOKEN": "t"}
 SQS = {"SQS_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/1/name"}
-MODERATE = {"MODERATE_LINK_URL": "https://a.example", "MODERATE_TO": "we@example.org"}
+MODERATE = {**MAIL, "MODERATE_LINK_URL": "https://a.example", "MODERATE_TO": "we@example.org"}
 
 
 @pytest.mark.parametrize(
@@ -193,17 +194,22 @@ MODERATE = {"MODERATE_LINK_URL": "https://a.example", "MODERATE_TO": "we@example
         ("sqs", SQS, {"SQS_LIMIT": "0"}, "the limit of SQS must be a whole number of at least 1"),
         ("moderate", MODERATE, {"MODERATE_TO": "canary"}, "MODERATE_TO must be an address like"),
         ("moderate", MODERATE, {"MODERATE_LINK_URL": "canary"}, "MODERATE_LINK_URL must be an address that"),
+        ("moderate", MODERATE, {"MAIL_SENDER": "canary"}, "MAIL_SENDER must be an address, or a name and"),
+        ("moderate", MODERATE, {"FLOW_LINK_SECRET": "canary"}, "the secret that signs links must have at"),
     ],
 )
 def test_a_value_that_a_run_refuses_is_wrong_in_the_same_words(
-    target: str, good: dict[str, str], bad: dict[str, str], sentence: str
+    target: str, good: dict[str, str], bad: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [cls] = load(f"pipelines.{target}")
-    found = settings_of(cls, good | bad)
+    monkeypatch.setattr(os, "environ", good | bad)
+    found = settings_of(cls, os.environ)
     with pytest.raises(ConfigError) as caught:
-        cls.configured(good | bad)
+        cls.configured(os.environ)
+    monkeypatch.setattr(os, "environ", good)
+    right = settings_of(cls, os.environ)
 
-    assert settings_of(cls, good).state == "ok"
+    assert right.state == "ok"
     assert (found.state, found.text[: len(sentence)]) == ("wrong", sentence)
     assert str(caught.value).startswith(sentence)
     assert "canary" not in found.text

@@ -78,6 +78,17 @@ async def test_the_ids_are_those_of_the_rows_however_many(database: Database) ->
     assert not await books.unsettled("crm", "acme.crm", [digest(n) for n in range(1500)])
 
 
+async def test_copies_of_a_message_that_end_in_one_moment_are_all_settled(database: Database) -> None:
+    """Else one of them would answer for another copy that comes again, which then is not worked."""
+    books, one = SqlLedger(database), row(1)
+
+    ids = await books.write([one, one])
+    await books.settle([number for number in ids if number is not None])
+
+    assert len(set(ids)) == await count(database) == 2
+    assert not await books.unsettled("crm", "acme.crm", [digest(1)])
+
+
 async def test_an_unsettled_row_of_long_ago_answers_nothing(database: Database) -> None:
     books = SqlLedger(database)
     await books.write([row(n, at=datetime.now(UTC) - timedelta(days=n)) for n in (29, 31)])

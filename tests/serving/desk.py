@@ -86,9 +86,10 @@ class Browser:
     async def post(self, url: str, **headers: str) -> httpx2.Response:
         return await self._ask("POST", url, headers)
 
-    async def act(self, url: str, token: str = ACME) -> httpx2.Response:
+    async def act(self, url: str, token: str = ACME, method: str = "GET") -> httpx2.Response:
         """Ask as a program with a token."""
-        return await self.get(url, accept="application/json", authorization=f"Bearer {token}")
+        headers = {"accept": "application/json", "authorization": f"Bearer {token}"}
+        return await self._ask(method, url, headers)
 
     async def _ask(self, method: str, url: str, headers: dict[str, str]) -> httpx2.Response:
         whole = url if url.startswith("http") else self.base + url

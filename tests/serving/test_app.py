@@ -261,6 +261,14 @@ async def test_programs_act_by_a_get_with_their_token() -> None:
     ]
 
 
+async def test_a_program_that_only_looks_whether_a_link_works_decides_nothing() -> None:
+    async with serving() as browser:
+        answer = await browser.act(SUPPORTER, method="HEAD")
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert browser.desk.calls == []
+
+
 async def test_a_get_without_both_token_and_json_only_shows_the_page() -> None:
     async with serving() as browser:
         for headers in ({"accept": "application/json"}, {"authorization": f"Bearer {ACME}"}):
