@@ -202,15 +202,15 @@ class Batcher:
         self._prune()
         return self._deadlines[0][0] if self._deadlines else None
 
-    def oldest(self, queue: str | None = None) -> float | None:
-        """Return the receive time of the oldest message that waits, of *queue* or all, or None.
+    def oldest(self, queue: str) -> float | None:
+        """Return the receive time of the oldest message of *queue* that waits, or None.
 
         Looks at the first of each key.
         """
         firsts = [
             messages[0].received_at
             for lane in self._lanes.values()
-            if queue in (None, lane.queue)
+            if lane.queue == queue
             for messages in (lane.messages, *(closed for closed, _ in lane.closed))
             if messages
         ]

@@ -24,6 +24,7 @@ from flow.pipeline import Pipeline
 from flow.plumbing.copier import Copier
 from flow.records.database import Database
 from flow.records.stores import kept, starts
+from flow.sizing import pace_warning
 from flow.stages.engine import Engine
 from flow.stages.suspects import Journal
 from flow.subscription import Subscription
@@ -158,8 +159,11 @@ class Runner:
                 "%s: messages that crash the process are not guarded against without FLOW_STATE_DIR",
                 self.pipeline.name,
             )
+        pipeline = self.pipeline
+        if slow := pace_warning(pipeline.rate_limit, pipeline.granted(), pipeline.batchings().values()):
+            log.warning("%s: %s", pipeline.name, slow)
         engine = Engine(
-            self.pipeline,
+            pipeline,
             self.metrics,
             self._copier.copy,
             rejectable=DeadLetters(self.pipeline).rejectable,

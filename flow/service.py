@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from random import Random
 from typing import Any
@@ -38,12 +38,13 @@ class Service:
         worker: Worker | None = None,
         unfinished: str = "unfinished messages go back to their queues",
         database: Database | None = None,
+        ending: Callable[[], None] = lambda: None,
     ) -> None:
         """Serve metrics and health on *ops_host* and *ops_port* (0: a free one; None: not at all).
 
         A *worker* serves nothing: it reports to its supervisor. The *database* is waited for before anything
         is run, and closed at the end. *unfinished* says what becomes of messages when a second signal ends it
-        at once.
+        at once. *ending* is called before the account is given.
         """
         self._runners = runners
         self._ops_host = ops_host
@@ -51,6 +52,7 @@ class Service:
         self._worker = worker
         self._unfinished = unfinished
         self._database = database
+        self._ending = ending
         self._waiting = anyio.CancelScope()
         self._away: str | None = None  # why the database is waited for
         self._stopping = False
@@ -180,15 +182,18 @@ class Service:
             self._stopping = stopping
 
     def _say(self) -> None:
+        """Say what was given up, then the account, as the last thing."""
+        self._ending()
         for runner in self._runners:
-            if runner.account.received or not self._errors:
-                log.info("%s ended: %s", runner.pipeline.name, runner.account)
             if runner.hung:
                 log.error(
                     "%s: %d callbacks still ran at the deadline and were cancelled; their messages went back",
                     runner.pipeline.name,
                     runner.hung,
                 )
+        for runner in self._runners:
+            if runner.account.received or not self._errors:
+                log.info("%s ended: %s", runner.pipeline.name, runner.account)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from flow.batching import Batching
+from flow.ratelimit import RateLimit
 
 LEAST_PREFETCH, MOST_PREFETCH = 100, 2000
 LEAST_SHARE, MOST_SHARED = 10, 4000  # messages: of one queue among several, and of all of them together
@@ -48,3 +49,21 @@ def time_warnings(handler_timeout: float, batch_timeout: float, batchings: Colle
         f"a message may take {seconds:g} s by its timeouts, but after {CONSUMER_TIMEOUT} s "
         "a broker with default settings (consumer_timeout) ends the channel"
     ]
+
+
+def pace_warning(limit: RateLimit | None, granted: int, batchings: Collection[Batching]) -> str | None:
+    """Return a sentence when a window of *granted* messages waits longer for its *limit* than brokers allow.
+
+    Full batches are assumed, and with a `RateLimit.key` that all messages have one value.
+    """
+    if limit is None:
+        return None
+    each = max((one.size for one in batchings), default=1) if limit.calls else 1
+    seconds = granted / each * limit.per / limit.limit
+    if seconds <= CONSUMER_TIMEOUT:
+        return None
+    return (
+        f"the rate limit needs {seconds:.0f} s for the {granted} messages of a full prefetch, but after "
+        f"{CONSUMER_TIMEOUT} s a broker with default settings (consumer_timeout) ends the channel: "
+        f"set prefetch to {max(1, int(granted * CONSUMER_TIMEOUT / 2 / seconds))} or less"
+    )

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flow.batching import Batching
 from flow.errors import ConfigError
 from flow.ratelimit import RateLimit, RateLimiter, TokenBucket
+from flow.sizing import pace_warning
 from tests.messages import MemoryOrigin
 
 MESSAGE = MemoryOrigin().message(1)
@@ -213,3 +215,23 @@ def test_a_wrong_limit_is_refused_with_a_sentence(options: dict[str, Any], sente
         RateLimit(**options)
 
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("limit", "batchings", "told"),
+    [
+        (None, [], None),
+        (RateLimit(messages=200, per=3600.0), [], None),
+        (RateLimit(messages=199, per=3600.0), [], "needs 1809 s for the 100 messages"),
+        (RateLimit(messages=199, per=3600.0), [Batching(size=10)], "needs 1809 s for the 100 messages"),
+        (RateLimit(calls=20, per=3600.0), [Batching(size=10), Batching(size=5)], None),
+        (RateLimit(calls=10, per=3600.0), [Batching(size=10)], "set prefetch to 25 or less"),
+        (RateLimit(calls=1, per=86400.0), [], "set prefetch to 1 or less"),
+    ],
+)
+def test_a_window_that_waits_longer_than_brokers_allow_is_told(
+    limit: RateLimit | None, batchings: list[Batching], told: str | None
+) -> None:
+    warning = pace_warning(limit, 100, batchings)
+
+    assert (warning is None) if told is None else (told in (warning or ""))

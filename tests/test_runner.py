@@ -12,6 +12,7 @@ from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
+from flow.ratelimit import RateLimit
 from flow.runner import Runner, RunOptions
 from flow.schema import IdsMessage
 from flow.topology import DEAD_QUEUE, PARK_EXCHANGE
@@ -105,6 +106,18 @@ async def test_a_deleted_queue_is_counted_as_a_cancelled_consumer_and_waited_for
     await until(lambda: runner.unready() is None)
 
     assert (runner.metrics.reconnects["cancelled"], runner.metrics.reconnects["lost"]) == (1, 0)
+
+
+async def test_a_limit_too_slow_for_the_window_is_told(
+    running: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker would end the channel, again and again."""
+    running().pipeline.rate_limit = RateLimit(calls=3, per=60.0)  # as its settings may say
+
+    await until(lambda: "ids: the rate limit needs 2000 s" in caplog.text)
+    assert caplog.text.count("the rate limit") == 1
+    assert "for the 100 messages of a full prefetch, but after 1800 s a broker" in caplog.text
+    assert "ends the channel: set prefetch to 45 or less" in caplog.text
 
 
 async def test_waiting_starts_to_consume_once_the_queue_appears(queues: Queues, running: Start) -> None:

@@ -170,8 +170,10 @@ async def serve(
     database = None if named is None else Database(named)
     run_options = RunOptions(**given, database=database, copy=dump.copy if dump else None)
     runners = [Runner(pipeline, url, run_options) for pipeline in pipelines]
-    told = {"unfinished": GONE} if options["dev"] else {}
-    code = await Service(
+    told: dict[str, Any] = {"unfinished": GONE} if options["dev"] else {}
+    if dump is not None:
+        told["ending"] = dump.tell
+    return await Service(
         runners,
         ops_host=options["ops_host"],
         ops_port=port,
@@ -179,9 +181,6 @@ async def serve(
         database=database,
         **told,
     ).run()
-    if dump is not None:
-        dump.tell()
-    return code
 
 
 async def serve_embedded(

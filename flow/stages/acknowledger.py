@@ -176,7 +176,10 @@ class Acknowledger:
             message.decision = decision
             if not self._hold(message, decision.after):
                 self.settle(message, decision)
-            elif self.commit is not None:
+                return
+            if message.alone:
+                self._ended(message)  # its next attempt is another start
+            if self.commit is not None:
                 self.commit.note(message, decision)
         else:
             self.settle(message, decision)

@@ -61,8 +61,7 @@ class Elsewhere:
 
     def _look(self, message: Message[Any], later: Later) -> None:
         self._drop(message)
-        if message.state is State.BATCHED:
-            later(message)
+        later(message)
 
     def _drop(self, message: Message[Any]) -> None:
         self._timers.pop(message).cancel()

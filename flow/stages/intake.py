@@ -28,8 +28,8 @@ class Intake:
         """Return the queues of which messages wait."""
         return [*self.prepared.queues(), *self.received.queues()]
 
-    def oldest(self, queue: str | None = None) -> float | None:
-        """Return the receive time of the oldest message of *queue*, or all, or None."""
+    def oldest(self, queue: str) -> float | None:
+        """Return the receive time of the oldest message of *queue*, or None."""
         times = [line.oldest(queue) for line in (self.prepared, self.received)]
         return min((time for time in times if time is not None), default=None)
 

@@ -41,8 +41,6 @@ class Loss:
         if message.state is State.HELD:
             self._parts.holder.let_go(message)
             message.state = State.DECIDED
-            if message.alone:
-                self._parts.suspects.ended(message)
         if message.state in (State.RUNNING, State.DECIDED):
             self._memory.remember(message)
         else:

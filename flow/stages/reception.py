@@ -51,8 +51,8 @@ class Reception:
         """Return the queues of which messages wait."""
         return {queue for line in self._lines for queue in line.queues()}
 
-    def oldest(self, queue: str | None = None) -> float | None:
-        """Return the receive time of the oldest message of *queue*, or all, that was not started, or None."""
+    def oldest(self, queue: str) -> float | None:
+        """Return the receive time of the oldest message of *queue* that was not started, or None."""
         times = [line.oldest(queue) for line in self._lines]
         return min((time for time in times if time is not None), default=None)
 

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from flow.errors import ConfigError
-from flow.message import Message
+from flow.message import Message, State
 from flow.pipeline import Pipeline
 from flow.stages.deliverer import Deliverer
 
@@ -34,6 +34,10 @@ class Router:
         deliverer = self._only or self._chosen(message)
         key: Hashable = pipeline.batch_key(message) if self._keyed else None
         weight = 0 if deliverer.options.weight is None else deliverer.options.weigh(message)
+        if (
+            message.state is not State.RUNNING
+        ):  # a drain gave it back, and handling went on although cancelled
+            return
         if not message.origin.alive:
             hash(key)  # nothing may fail once another delivery took its place
             living = message.living()

@@ -56,10 +56,10 @@ class Turns:
         """Return the queues of which messages wait."""
         return list(self._lines)
 
-    def oldest(self, queue: str | None = None) -> float | None:
-        """Return the receive time of the first message of *queue*, or the oldest first one, or None."""
-        firsts = [line[0].received_at for name, line in self._lines.items() if queue in (None, name)]
-        return min(firsts, default=None)
+    def oldest(self, queue: str) -> float | None:
+        """Return the receive time of the first message of *queue*, or None."""
+        line = self._lines.get(queue)
+        return line[0].received_at if line else None
 
     def clear(self, queue: str | None = None) -> list[Message[Any]]:
         """Empty the line of *queue*, or all of them, and return the messages."""

@@ -680,9 +680,7 @@ async def test_a_peer_that_is_silent_after_the_handshake_of_tls_is_left_at_once(
 
 
 @pytest.mark.slow
-async def test_taking_leave_in_tls_waits_two_seconds_at_most(
-    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
-) -> None:
+async def test_taking_leave_in_tls_has_an_end(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
     side = Side()
     async with AsyncExitStack() as stack:
         peer = await stack.enter_async_context(Peer(server_tls, mute=True))

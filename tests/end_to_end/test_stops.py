@@ -15,6 +15,22 @@ from tests.nodes.rabbitmq_control import RabbitMQControl
 
 pytestmark = pytest.mark.anyio
 
+HANGING = """
+import sys
+import time
+from flow import Pipeline
+from flow.schema import ActionMessage
+
+class Hanging(Pipeline[ActionMessage]):
+    queue = "acme.crm"
+    blocking = True
+    concurrency = 2
+
+    def handle_message(self, message):
+        print("hangs", file=sys.stderr, flush=True)
+        time.sleep(60)
+"""
+
 
 @pytest.mark.timeout(180)
 async def test_sigterm_delivers_half_full_batches(
@@ -35,6 +51,24 @@ async def test_sigterm_delivers_half_full_batches(
     assert len(action_ids(crm)) == account["delivered"]
     await holds(rabbitmq, amqp_url, "acme.crm", 250 - account["delivered"])
     assert await rabbitmq.connection_names(BrokerUrl.parse(amqp_url).vhost) == []
+
+
+@pytest.mark.timeout(120)
+async def test_the_account_is_the_last_line_when_threads_were_given_up(flow: Flow) -> None:
+    """Also after what is said of the copies."""
+    (flow.folder / "mine.py").write_text(HANGING)
+    await push(flow, range(1, 11))
+    running = await flow.run("mine", "--shutdown-timeout", "2", "--dump", "copies")
+    await running.says("hangs")
+
+    code = await running.stop()
+
+    account = running.account
+    assert code == 3, running.lines
+    assert account["received"] == account["returned"] == 10
+    assert any("2 callbacks still ran at the deadline" in line for line in running.lines)
+    assert any("messages were copied to copies" in line for line in running.lines)
+    assert "ended: received 10 = " in running.lines[-1]
 
 
 @pytest.mark.timeout(120)

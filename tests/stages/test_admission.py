@@ -94,6 +94,33 @@ class Books:
             passed += step
         return passed
 
+    async def follows(self, taken: bool) -> None:
+        """Let the next token go to 4, or to 5 when 4 was *taken* by another worker; see that it does."""
+        await self.line.advance(1000.0)
+        delivered = list(self.delivered)
+        await self.line.push(5)
+        await self.until(lambda: len(self.delivered) > len(delivered), 2000.0, step=5.0)
+        assert delivered == [1, 2, 3] + [4] * (not taken)
+        assert self.delivered == [*delivered, 5]
+        assert not self.line.rejected
+
+    def late(self, *numbers: int) -> tuple[anyio.Event, list[int]]:
+        """Keep back the answers about claims of *numbers*, or all, until the event that is returned.
+
+        The list gets how many claims are asked for each time.
+        """
+        answer, take, asked = anyio.Event(), self.ledger.take, list[int]()
+        late = {str(n) for n in numbers}
+
+        async def taking(pipeline: str, keys: Any, *args: Any) -> Any:
+            asked.append(len(keys))
+            if not late or late.intersection(keys):
+                await answer.wait()
+            return await take(pipeline, keys, *args)
+
+        self.ledger.take = taking  # type: ignore[method-assign]
+        return answer, asked
+
 
 async def begun(start: Start, kind: type[Mail], prefetch: int = 1000, **options: Any) -> Books:
     made = type(kind.__name__, (kind,), {"queue": "numbers", **options})
@@ -234,14 +261,7 @@ async def test_a_claim_that_ended_while_its_message_waited_is_taken_again(start:
     await books.line.advance(60.0 + MARGIN)
     if taken:
         assert await books.hold(4, seconds=3600.0, holder=HERE) == [Hold.OURS]
-    await books.line.advance(1000.0)
-    delivered = list(books.delivered)
-    await books.line.push(5)
-    await books.until(lambda: len(books.delivered) > len(delivered), 2000.0, step=5.0)
-
-    assert delivered == [1, 2, 3] + [4] * (not taken)
-    assert books.delivered == [*delivered, 5]
-    assert not books.line.rejected
+    await books.follows(taken)
 
 
 @pytest.mark.parametrize("taken", [False, True])
@@ -256,14 +276,7 @@ async def test_a_batch_is_claimed_when_the_limit_lets_it_go(start: Start, taken:
     if not taken:
         await books.free(4, holder=HERE)
 
-    await books.line.advance(1000.0)
-    delivered = list(books.delivered)
-    await books.line.push(5)
-    await books.until(lambda: len(books.delivered) > len(delivered), 2000.0, step=5.0)
-
-    assert delivered == [1, 2, 3] + [4] * (not taken)
-    assert books.delivered == [*delivered, 5]
-    assert not books.line.rejected
+    await books.follows(taken)
 
 
 async def test_a_call_begins_with_time_left_on_its_claim(start: Start, kind: type[Mail]) -> None:
@@ -388,13 +401,7 @@ async def test_a_probe_is_one_message_although_its_claims_took_long(start: Start
     """The batch was taken while all was well."""
     books = await begun(start, Away, rate_limit=None)
     await books.line.push(1, 2, 3)
-    answer, take = anyio.Event(), books.ledger.take
-
-    async def late(*args: Any) -> Any:
-        await answer.wait()
-        return await take(*args)
-
-    books.ledger.take = late  # type: ignore[method-assign]
+    answer, _ = books.late()
     await books.line.push(4, 5, 6)
     books.line.engine.pipeline.gate.set()
     await quiet()
@@ -513,14 +520,7 @@ async def test_batches_that_are_claimed_at_once_keep_the_limit(start: Start) -> 
         batch_key=lambda self, message: message.body // 10,
         rate_limit=RateLimit(messages=6, per=6.0),
     )
-    answer, take, asked = anyio.Event(), books.ledger.take, []
-
-    async def late(pipeline: str, keys: Any, *args: Any) -> Any:
-        asked.append(len(keys))
-        await answer.wait()
-        return await take(pipeline, keys, *args)
-
-    books.ledger.take = late  # type: ignore[method-assign]
+    answer, asked = books.late()
     await books.line.push(1, 2, 3, 11, 12, 13, 21, 22, 23)
     before = list(asked)
     answer.set()
@@ -541,14 +541,7 @@ async def test_what_one_batch_needs_no_more_is_for_the_next_at_once(start: Start
         batching={"a": Batching(size=3), "b": Batching(size=3)},
     )
     await books.hold(1, 2, 3, seconds=20.0, holder=HERE)
-    answer, take = anyio.Event(), books.ledger.take
-
-    async def late(pipeline: str, keys: Any, *args: Any) -> Any:
-        if "1" in keys:
-            await answer.wait()
-        return await take(pipeline, keys, *args)
-
-    books.ledger.take = late  # type: ignore[method-assign]
+    answer, _ = books.late(1)
     await books.line.push(1, 2, 3)
     await books.line.push(11, 12, 13)
     before = list(books.delivered)

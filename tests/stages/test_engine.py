@@ -1,5 +1,7 @@
 """Drain, lost sessions, and targets that are down: the engine as a whole."""
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -409,3 +411,32 @@ async def test_a_queue_that_may_drop_rejected_messages_is_never_rejected_to(star
     assert line.rejected == []
     assert line.released == [2]
     assert line.account == {"received": 2, "parked": 1, "returned": 1}
+
+
+class Stubborn(Pipeline[Number, int]):
+    """Goes on although it is cancelled."""
+
+    queue = "numbers"
+    batching = Batching(size=10, timeout=0.2)
+
+    async def handle_message(self, message: Message[Number]) -> int:
+        with suppress(asyncio.CancelledError):
+            await anyio.sleep_forever()
+        return message.body.n
+
+    async def handle_batch(self, batch: Batch[int]) -> None:
+        pass
+
+
+async def test_what_a_drain_gave_back_is_given_back_once_although_its_handler_went_on(start: Start) -> None:
+    line = await start(Stubborn)
+    settled: list[Message[Any]] = []
+    line.origin.release = settled.append  # type: ignore[method-assign]  # as lenient as a session is
+    await line.push(1, 2)
+
+    hung = await line.engine.drain(0.2)
+    await quiet()
+
+    assert hung == 2
+    assert len(settled) == 2
+    assert line.account == {"received": 2, "returned": 2}

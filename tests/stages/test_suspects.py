@@ -219,7 +219,7 @@ async def test_a_suspect_that_is_lost_with_its_session_has_crashed_nothing(
         pipeline.go = anyio.Event()
     message = delivery(line.origin, 1, 3)
     line.engine.receive([message])
-    await until(lambda: os.listdir(tmp_path) and message.state is where)
+    await until(lambda: message.state is where and (where is State.HELD or os.listdir(tmp_path)))
 
     line.lose()
     pipeline.down = pipeline.later = False
@@ -274,6 +274,45 @@ class Away:
         if self.away:
             raise LedgerError("it is away")
         self.notes.append(what)
+
+
+async def test_a_suspect_that_is_held_gives_way_to_the_next_one(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it runs, so that no crash would be its own; its next attempt is noted again."""
+    monkeypatch.setattr("flow.stages.engine.PATIENCE", 600.0)
+
+    class Asking(Numbers):
+        """Asks for another time for its first message."""
+
+        queue = "numbers"
+        handler_timeout = 1200.0
+
+        def __init__(self, settings: Any = None) -> None:
+            super().__init__(settings)
+            self.started: list[int] = []
+
+        async def handle_message(self, message: Message[Number]) -> int:
+            self.started.append(message.body.n)
+            if message.body.n == 1 and message.attempt == 1:
+                raise Retry("later", after=5.0)
+            return message.body.n
+
+    journal = Away()
+    journal.away = False
+    line = await start(Asking, journal=journal)
+    pipeline: Any = line.engine.pipeline
+
+    line.engine.receive([delivery(line.origin, n, 3) for n in (1, 2)])
+    await until(lambda: pipeline.started == [1, 2])
+    await quiet()
+    await line.advance(5.0)
+    await until(lambda: len(pipeline.started) == 3)
+    await quiet()
+
+    assert pipeline.batches == [[2], [1]]
+    assert journal.notes.count("started") == 3
+    assert journal.notes[-1] == "ended"
 
 
 class Brief(Numbers):
