@@ -69,7 +69,7 @@ class Commands(Guarded):
     cls=Commands, context_settings={"auto_envvar_prefix": "FLOW", "help_option_names": ["-h", "--help"]}
 )
 @env_file(variable="FLOW_ENV_FILE")
-@click.version_option(package_name="proca-flow", prog_name="flow")
+@click.version_option(package_name="proca-flow", prog_name="flow", allow_from_autoenv=False)
 def main() -> None:
     """Consume RabbitMQ queues in keyed batches: nothing lost, nothing silent.
 

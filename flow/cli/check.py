@@ -11,9 +11,10 @@ import msgspec
 
 from flow.broker.url import BrokerUrl
 from flow.checking.checking import check_queues, check_targets
-from flow.checking.finding import Finding, State, unchecked, wrong
+from flow.checking.finding import Finding, State, caution, unchecked, wrong
 from flow.checking.keeping import check_keeping
 from flow.cli.masking import printable
+from flow.cli.variables import unknown
 from flow.errors import ConfigError
 from flow.exits import CONFIGURATION
 
@@ -69,6 +70,8 @@ def check(
     report = Report(as_json=as_json)
     given = {name: value for name, value in options.items() if value is not None}
     classes = check_targets(targets, given, os.environ, report, workers=workers, strict=strict)
+    for sentence in unknown(click.get_current_context(), os.environ, *classes):
+        report(caution(sentence))
     keeping = anyio.run(check_keeping, os.environ, report)
     try:
         broker = BrokerUrl.from_environment(os.environ) if url is None else BrokerUrl.parse(url)

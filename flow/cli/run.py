@@ -20,12 +20,14 @@ from flow.cli.logs import configure
 from flow.cli.options import amqp_url
 from flow.cli.supervise import supervise, supervised, supervision
 from flow.cli.trial import is_trial, trial_options, try_out
+from flow.cli.variables import unknown
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline
 from flow.records.database import Database
 from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 from flow.service import Service
+from flow.settings import strangers
 from flow.target import check_one, check_workers, chosen
 from flow.trial.files import Dump
 from flow.worker import Worker
@@ -116,6 +118,9 @@ def run(
         classes = chosen(targets)
         if options["queue"] is not None:
             check_one(classes, targets)
+        if worker is None or worker.number == 1:
+            for sentence in unknown(click.get_current_context(), os.environ, *classes):
+                log.warning("%s", sentence)
         if is_trial(options):
             leave(try_out(classes, url, options, lambda cls: made(cls, options, strict=strict)))
         workers = 1 if worker is None else worker.of
@@ -152,6 +157,9 @@ def made(
     pipeline = cls.configured(os.environ, **changed)
     if workers > 1 and pipeline.rate_limit is not None:  # of the class, or as its settings say
         pipeline.rate_limit = pipeline.rate_limit.divided(workers)
+    wanted = cls.settings_type()
+    for sentence in () if wanted is None else strangers(wanted, os.environ):
+        log.warning("%s", sentence)
     for warning in pipeline.warnings():
         if strict:
             raise ConfigError(warning)

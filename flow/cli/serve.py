@@ -1,6 +1,7 @@
 """`flow serve`: answers the links in mails and messages."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ import click
 from flow.broker.url import BrokerUrl
 from flow.cli.logs import configure
 from flow.cli.options import amqp_url, database_url
+from flow.cli.variables import unknown
 from flow.links import SECRET, Tokens
 from flow.options import variable
 from flow.records.url import DatabaseUrl
@@ -20,6 +22,8 @@ from flow.serving.tokens import ApiTokens
 from flow.settings import Secret
 
 TOKENS = "FLOW_API_TOKENS"
+
+log = logging.getLogger("flow")
 
 
 @click.command()
@@ -105,6 +109,8 @@ def serve(
     ORGANISATION TOKEN for each program that may act.
     """
     configure(log_format, "info", tracebacks=False)
+    for sentence in unknown(click.get_current_context(), os.environ):
+        log.warning("%s", sentence)
     secret = variable(os.environ, SECRET)
     tokens = variable(os.environ, TOKENS)
     policy = Policy(
