@@ -76,7 +76,11 @@ def dead() -> None:
     "--json", "as_json", is_flag=True, envvar="FLOW_DEAD_LIST_JSON", help="One JSON object on each line."
 )
 def list_(url: BrokerUrl, queue: str | None, limit: int, as_json: bool) -> None:
-    """List parked messages, without their bodies."""
+    """List parked messages, without their bodies.
+
+    ID is for the other commands of `flow dead`, ACTION for `flow trace`; it is empty where a body names no
+    action.
+    """
     rows: list[Parked] = []
     selection = Selection(queue=queue)
     look = anyio.run(visit, url, selection, lambda parked, _: rows.append(parked), limit)
@@ -219,14 +223,15 @@ def load_(folder: Path, url: BrokerUrl) -> None:
 
 def show(rows: Sequence[Parked]) -> None:
     """Print the table of `flow dead list`."""
-    head = ("ID", "QUEUE", "PIPELINE", "ATTEMPTS", "PARKED", "REASON")
+    head = ("ID", "QUEUE", "PIPELINE", "ACTION", "ATTEMPTS", "PARKED", "REASON")
     table(head, [line(parked) for parked in rows])
 
 
 def line(parked: Parked) -> tuple[str, ...]:
     """Return one row of `flow dead list`."""
-    texts = parked.queue or "?", parked.pipeline or "", str(parked.attempts), moment(parked.parked_at)
-    return parked.id, *(printable(text) for text in (*texts, parked.reason))
+    action = "" if parked.action_id is None else str(parked.action_id)
+    failed = parked.queue or "?", parked.pipeline or "", action, str(parked.attempts)
+    return parked.id, *(printable(text) for text in (*failed, moment(parked.parked_at), parked.reason))
 
 
 def moment(at: datetime | None) -> str:
