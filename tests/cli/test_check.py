@@ -176,7 +176,7 @@ class TestOnABroker:
 
         assert ended.code == 78
         assert "wrong        The queue missing.crm does not exist in the virtual host" in ended.out
-        assert "run flow setup --queue missing.crm, or correct its name" in ended.out
+        assert "run flow org add missing --crm, or correct its name" in ended.out
 
     async def test_a_missing_park_is_a_caution(
         self, folder: str, amqp_url: str, rabbitmq: RabbitMQControl, vhost: str
