@@ -43,8 +43,18 @@ log = logging.getLogger("flow")
 @click.option(
     "--queue", envvar=["FLOW_QUEUE", "PROCA_QUEUE"], help="Consume this queue instead of the pipeline's own."
 )
-@click.option("--concurrency", type=int, envvar="FLOW_CONCURRENCY", help="Messages handled at once.")
-@click.option("--prefetch", type=int, envvar="FLOW_PREFETCH", help="Unsettled messages the broker grants.")
+@click.option(
+    "--concurrency",
+    type=int,
+    envvar="FLOW_CONCURRENCY",
+    help="Messages in handle_message at once, instead of the pipeline's own number.",
+)
+@click.option(
+    "--prefetch",
+    type=int,
+    envvar="FLOW_PREFETCH",
+    help="How many messages may be here unsettled, instead of what the pipeline asks for.",
+)
 @click.option(
     "--shutdown-timeout",
     type=click.FloatRange(0.1),
@@ -54,7 +64,10 @@ log = logging.getLogger("flow")
     help="Seconds to finish what was received after a request to stop.",
 )
 @click.option(
-    "--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="Seconds of the retry loop's delay."
+    "--retry-delay",
+    type=float,
+    envvar="FLOW_RETRY_DELAY",
+    help="Seconds that a rejected message waits in the retry loop: as for flow setup.",
 )
 @supervision
 @click.option(
@@ -63,21 +76,46 @@ log = logging.getLogger("flow")
     envvar="FLOW_STATE_DIR",
     help="A folder for notes that outlive a crash: it guards against messages that kill the process.",
 )
-@click.option("--wait", is_flag=True, envvar="FLOW_WAIT", help="Wait while the set-up is wrong, do not end.")
-@click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Treat warnings about options as errors.")
-@click.option("--ops-host", default="127.0.0.1", show_default=True, envvar="FLOW_OPS_HOST")
 @click.option(
-    "--ops-port", type=click.IntRange(0, 65535), default=9300, show_default=True, envvar="FLOW_OPS_PORT"
+    "--wait",
+    is_flag=True,
+    envvar="FLOW_WAIT",
+    help="While the set-up is wrong, try again every minute instead of ending.",
+)
+@click.option(
+    "--strict", is_flag=True, envvar="FLOW_STRICT", help="End where a warning about options would be logged."
+)
+@click.option(
+    "--ops-host",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="FLOW_OPS_HOST",
+    help="The address where metrics and health are served; they are not for the public.",
+)
+@click.option(
+    "--ops-port",
+    type=click.IntRange(0, 65535),
+    default=9300,
+    show_default=True,
+    envvar="FLOW_OPS_PORT",
+    help="The port of metrics and health; 0: any free one.",
 )
 @click.option("--no-ops", is_flag=True, envvar="FLOW_NO_OPS", help="Serve no metrics and no health.")
 @click.option(
-    "--log-format", type=click.Choice(["console", "json"]), default="console", envvar="FLOW_LOG_FORMAT"
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    show_default=True,
+    envvar="FLOW_LOG_FORMAT",
+    help="How the log is written to standard error: lines for people, or one JSON object on each line.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
+    show_default=True,
     envvar="FLOW_LOG_LEVEL",
+    help="From which level on flow and the packages of TARGET log; other libraries log warnings and errors.",
 )
 @click.option(
     "--tracebacks",

@@ -56,7 +56,7 @@ log = logging.getLogger("flow")
     type=click.IntRange(1),
     default=60,
     show_default=True,
-    help="How many requests an address has in a minute.",
+    help="How many requests an address may make in a minute; more are refused.",
 )
 @click.option(
     "--sweep-every",
@@ -79,7 +79,7 @@ log = logging.getLogger("flow")
     default=OPS_PORT,
     show_default=True,
     envvar="FLOW_OPS_PORT",
-    help="Where metrics and health are served; 0: any free port.",
+    help="The port of metrics and health; 0: any free one.",
 )
 @click.option("--no-ops", is_flag=True, envvar="FLOW_NO_OPS", help="Serve no metrics and no health.")
 @click.option(
@@ -87,7 +87,7 @@ log = logging.getLogger("flow")
     type=click.Choice(["console", "json"]),
     default="console",
     show_default=True,
-    help="How the log is written to standard error.",
+    help="How the log is written to standard error: lines for people, or one JSON object on each line.",
 )
 def serve(
     url: BrokerUrl,
