@@ -81,6 +81,8 @@ def together(
         distinct(classes)
         if "queue" in options:
             check_one(classes, targets)
+        if "dead_letter" in options:
+            check_one(classes, targets, "--dead-letter")
     except ConfigError as error:
         found.append(wrong(str(error)))
     consumers: dict[str, list[str]] = {}

@@ -17,7 +17,7 @@ from flow.cli.embedded import GONE, Embedded, check_dev, dev_option
 from flow.cli.envfile import env_file
 from flow.cli.errors import fail
 from flow.cli.logs import configure
-from flow.cli.options import amqp_url
+from flow.cli.options import amqp_url, dead_letter_option
 from flow.cli.supervise import supervise, supervised, supervision
 from flow.cli.trial import is_trial, trial_options, try_out
 from flow.cli.variables import unknown
@@ -69,6 +69,7 @@ log = logging.getLogger("flow")
     envvar="FLOW_RETRY_DELAY",
     help="Seconds that a rejected message waits in the retry loop: as for flow setup.",
 )
+@dead_letter_option
 @supervision
 @click.option(
     "--state-dir",
@@ -156,6 +157,8 @@ def run(
         classes = chosen(targets)
         if options["queue"] is not None:
             check_one(classes, targets)
+        if options["dead_letter"] is not None:
+            check_one(classes, targets, "--dead-letter")
         if worker is None or worker.number == 1:
             for sentence in unknown(click.get_current_context(), os.environ, *classes):
                 log.warning("%s", sentence)
@@ -188,7 +191,9 @@ def made(
     Raises:
         ConfigError: an option, a setting or the class is wrong.
     """
-    given = {name: options[name] for name in ("queue", "concurrency", "prefetch", "retry_delay")}
+    given = {
+        name: options[name] for name in ("queue", "concurrency", "prefetch", "retry_delay", "dead_letter")
+    }
     changed = {name: value for name, value in given.items() if value is not None}
     if workers > 1:
         check_workers(cls, workers)

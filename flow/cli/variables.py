@@ -23,6 +23,7 @@ NAMES = {
     *(f"{name}_FILE" for name in WITH_FILE),
     "FLOW_CHECK_JSON",
     "FLOW_CONCURRENCY",
+    "FLOW_DEAD_LETTER",
     "FLOW_DEAD_LIST_JSON",
     "FLOW_DEV",
     "FLOW_DRY_RUN",
