@@ -21,7 +21,7 @@ def doubt(queue: str) -> str:
     """Say that nothing is known of the retry loop of *queue*, and what to do."""
     return (
         f"nothing tells that {queue} has a retry loop, so retries are held and made here; "
-        'when it has one (flow setup --queue makes it), set dead_letter = "assume"'
+        "when it has one (flow setup --queue makes it), give --dead-letter assume"
     )
 
 

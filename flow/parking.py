@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
+
 from flow.errors import DecodeError
 from flow.message import REPLAYS, Message, Properties, rejections
 from flow.topology import FAIL_EXCHANGE, RETRY_EXCHANGE
@@ -29,6 +31,15 @@ LONGEST_TEXT = 255
 UNREADABLE = Properties()
 
 
+class Named(msgspec.Struct, frozen=True):
+    """What a body says of itself, whatever else is in it."""
+
+    action_id: int | None = msgspec.field(name="actionId", default=None)
+
+
+NAMED = msgspec.json.Decoder(Named)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
     """Where a message came from before anything failed, and when that was."""
@@ -47,6 +58,8 @@ class Parked:
     queue: str | None
     """The queue it failed in; None when nothing tells it, so that it cannot be replayed."""
     pipeline: str | None
+    action_id: int | None
+    """What `flow trace` takes; None when the body names no action, or cannot be read."""
     attempts: int
     reason: str
     first_failed_at: datetime | None
@@ -105,6 +118,7 @@ def read_parked(message: Message[Any]) -> Parked:
         id=_identifier(message, queue, parked_at),
         queue=queue,
         pipeline=_text(headers, PIPELINE),
+        action_id=_action_id(message.raw),
         attempts=_number(headers, ATTEMPTS) or 1 + rejections(headers.get("x-death"), queue or ""),
         reason=_text(headers, REASON) or _missing_reason(message, properties),
         first_failed_at=_time(_text(headers, FIRST_FAILED_AT)) or beginning.first_failed_at,
@@ -189,6 +203,13 @@ def _identifier(message: Message[Any], queue: str | None, parked_at: datetime | 
     digest = blake2b(f"{queue}\0{parked_at}\0{identifier}\0".encode("utf-8", "replace"), digest_size=6)
     digest.update(message.raw)
     return digest.hexdigest()
+
+
+def _action_id(body: bytes) -> int | None:
+    try:
+        return NAMED.decode(body).action_id
+    except (ValueError, RecursionError):  # UnicodeDecodeError and msgspec's errors are ValueErrors
+        return None
 
 
 def _text(headers: Mapping[str, Any], name: str) -> str | None:

@@ -1,7 +1,6 @@
 """Settings of a pipeline: typed, filled from the environment, and their secrets are shown nowhere."""
 
 import dataclasses
-import difflib
 import hmac
 import logging
 import math
@@ -24,6 +23,7 @@ from typing import (
 
 from flow.crypto import KeyStore
 from flow.errors import ConfigError
+from flow.misspelt import misspelt, unread
 from flow.options import content
 
 log = logging.getLogger(__name__)
@@ -121,8 +121,6 @@ S = TypeVar("S", bound=Settings)
 def load(cls: type[S], environment: Mapping[str, str]) -> S:
     """Return the settings of class *cls* from *environment*.
 
-    A variable that is not known but looks like a misspelt one is logged as a warning, by name.
-
     Raises:
         ConfigError: variables are missing or wrong; one sentence names them all, and no secret.
     """
@@ -188,8 +186,7 @@ def _read(cls: type[Settings], environment: Mapping[str, str]) -> tuple[dict[str
     values: dict[str, Any] = {}
     missing: list[str] = []
     wrong: list[str] = []
-    fields = list(_fields(cls))
-    for field in fields:
+    for field in _fields(cls):
         source = next((s for s in (f"{field.variable}_FILE", field.variable) if environment.get(s)), None)
         if source is not None:
             try:
@@ -201,26 +198,37 @@ def _read(cls: type[Settings], environment: Mapping[str, str]) -> tuple[dict[str
             missing.append(f"{field.variable}{also}")
         elif field.optional:
             values[field.name] = None
-    misspelt = list(_misspelt(cls.prefix, fields, environment))
+    unknown = strangers(cls, environment) if missing or wrong else ()
     if missing:
         listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-        return values, "; ".join([f"{cls.__name__} needs {listed} to be set", *wrong, *misspelt])
+        return values, "; ".join([f"{cls.__name__} needs {listed} to be set", *wrong, *unknown])
     if wrong:
-        return values, f"{cls.__name__}: {'; '.join([*wrong, *misspelt])}"
-    for sentence in misspelt:
-        log.warning("%s", sentence)
+        return values, f"{cls.__name__}: {'; '.join([*wrong, *unknown])}"
     return values, ""
 
 
-def _misspelt(prefix: str, fields: list[_Field], environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each variable that looks like a misspelt one which is not set."""
-    known = {name for field in fields for name in (field.variable, f"{field.variable}_FILE")}
-    unset = [name for name in sorted(known) if not environment.get(name)]
-    for name in sorted(environment):
-        if name not in known and name.upper().startswith(f"{prefix}_"):
-            near = difflib.get_close_matches(name.upper(), unset, n=1, cutoff=0.85)
-            if near:
-                yield f"{name} is set but not known (did you mean {near[0]}?)"
+def variables(cls: type[Settings]) -> set[str]:
+    """Return the names of the variables that the fields of *cls* are read from."""
+    names = [f"{cls.prefix}_{one.name.upper()}" for one in dataclasses.fields(cls)]  # type: ignore[arg-type]  # see above
+    return {form for name in names for form in (name, f"{name}_FILE")}
+
+
+def strangers(cls: type[Settings], environment: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each variable with the prefix of *cls* that is set and that no field reads.
+
+    A prefix that *cls* inherits may be shared with settings that are not imported here: then only what looks
+    like a misspelt variable is told.
+    """
+    known, prefix = variables(cls), f"{cls.prefix}_"
+    if "prefix" not in vars(cls):
+        return list(misspelt(prefix, known, environment))
+    others = {name for one in _all(Settings) if hasattr(one, "prefix") for name in variables(one)} - known
+    return list(unread(prefix, known, {name: environment[name] for name in environment.keys() - others}))
+
+
+def _all(cls: type[Settings]) -> Iterator[type[Settings]]:
+    for one in cls.__subclasses__():
+        yield from (one, *_all(one))
 
 
 def _value(field: _Field, source: str, text: str) -> object:

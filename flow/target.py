@@ -88,14 +88,14 @@ def check_workers(cls: type[Pipeline[Any, Any]], workers: int) -> None:
         )
 
 
-def check_one(classes: Sequence[PipelineClass], targets: Sequence[str]) -> None:
-    """Check that *targets* name one pipeline, as `--queue` wants it.
+def check_one(classes: Sequence[PipelineClass], targets: Sequence[str], option: str = "--queue") -> None:
+    """Check that *targets* name one pipeline, as *option* wants it.
 
     Raises:
         ConfigError: they name several.
     """
     if len(classes) > 1:
-        raise ConfigError(f"--queue goes with one pipeline, but {' '.join(targets)} has {len(classes)}")
+        raise ConfigError(f"{option} goes with one pipeline, but {' '.join(targets)} has {len(classes)}")
 
 
 def _full(cls: PipelineClass) -> str:

@@ -278,6 +278,16 @@ def has_retry_loop(queue: str) -> bool:
     return MADE_BY_SETUP.fullmatch(queue) is not None
 
 
+def made_with(queue: str) -> str:
+    """Return the command that makes the missing *queue*, and brings into it what its name tells."""
+    if queue in SYSTEM_QUEUES:
+        return "flow setup"
+    if MADE_BY_SETUP.fullmatch(queue):
+        organisation, _, part = queue.rpartition(".")
+        return f"flow org add {organisation} --{part}"
+    return f"flow setup --queue {queue}"
+
+
 def retry_exchange(queue: str) -> str:
     """Return the exchange that brings a message with the key *queue* back into that queue."""
     of_the_server = OF_THE_SERVER.fullmatch(queue)

@@ -43,7 +43,17 @@ FLOORS = [
         "claim",
         "transitions",
     },
-    {"pipeline", "declaration", "sizing", "settings", "metrics", "prometheus", "histogram", "report"},
+    {
+        "pipeline",
+        "declaration",
+        "sizing",
+        "settings",
+        "misspelt",
+        "metrics",
+        "prometheus",
+        "histogram",
+        "report",
+    },
     {"stages", "broker", "records"},
     {"plumbing", "targets", "devbroker", "management"},
     {

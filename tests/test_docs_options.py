@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from flow.cli import COMMANDS
 from flow.settings import Settings
 from pipelines.confirm import ConfirmSettings
 from pipelines.crm import CrmSettings
@@ -60,15 +61,24 @@ def test_commands_are_called_with_flags_that_they_have(path: Path) -> None:
 
 
 def test_every_option_says_what_it_is_for() -> None:
-    """In its help, or in the table of `flow run`, which has them all."""
     silent = [
         f"{command.name} {one.opts[0]}"
-        for command in commands(MAIN, click.Context(MAIN))
+        for command in (MAIN, *commands(MAIN, click.Context(MAIN)))
         for one in command.params
-        if isinstance(one, click.Option) and command.name != "run" and not one.help
+        if isinstance(one, click.Option) and not one.help
     ]
 
     assert silent == []
+
+
+def test_every_command_is_listed_with_a_whole_sentence() -> None:
+    cut = [
+        f"{command.name}: {text}"
+        for command in commands(MAIN, click.Context(MAIN))
+        if not (text := command.get_short_help_str(limit=60)).endswith(".") or text.endswith("...")
+    ]
+
+    assert [one for one in cut if one.partition(":")[0] not in COMMANDS] == []
 
 
 def test_every_option_is_named_in_the_documents() -> None:

@@ -108,6 +108,22 @@ def test_a_parked_message_tells_queue_pipeline_attempts_reason_and_times() -> No
     assert parked.size == len(BODY)
 
 
+@pytest.mark.parametrize(
+    ("body", "action"),
+    [
+        (b'{"contact": {"actionId": 8}, "actionId": 7}', 7),
+        (BODY, None),
+        (b'{"actionId": "alice@example.org"}', None),
+        (b'{"actionId": 7', None),
+        (b'{"actionId": 7, "name": "\xff"}', 7),
+        (b"[" * 100_000, None),
+        (b"", None),
+    ],
+)
+def test_a_parked_message_tells_the_action_that_its_body_names(body: bytes, action: int | None) -> None:
+    assert park(delivered(body=body)).action_id == action
+
+
 def test_a_parked_message_tells_where_it_was_first_published() -> None:
     parked = park(looped())
 

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import logging
 import pickle
 import traceback
 from pathlib import Path
@@ -13,7 +12,7 @@ import msgspec
 import pytest
 
 from flow.errors import ConfigError
-from flow.settings import Secret, Settings, load
+from flow.settings import Secret, Settings, load, strangers, variables
 
 CANARY = "canary-4711"
 
@@ -183,14 +182,50 @@ def test_a_misspelt_variable_is_told_with_the_missing_one() -> None:
     )
 
 
-def test_a_misspelt_variable_is_a_warning_when_nothing_is_missing(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        load(CrmSettings, {**SET, "CRM_TIMEOT": CANARY, "CRM_COLOUR": "red", "crm_verify": "no"})
+def test_a_variable_with_the_prefix_that_no_field_reads_is_told() -> None:
+    told = strangers(CrmSettings, {**SET, "CRM_TIMEOT": CANARY, "CRM_COLOUR": CANARY, "crm_verify": CANARY})
 
-    assert caplog.messages == [
+    assert told == [
+        "CRM_COLOUR is set but not known: correct its name, or remove it",
         "CRM_TIMEOT is set but not known (did you mean CRM_TIMEOUT?)",
         "crm_verify is set but not known (did you mean CRM_VERIFY?)",
     ]
+
+
+def test_what_other_settings_read_is_known() -> None:
+    """Their prefix may begin with this one."""
+
+    class Branch(Settings):
+        prefix = "CRM_BRANCH"
+        url: str
+
+    assert strangers(CrmSettings, {"CRM_BRANCH_URL": "u", "CRM_BRANCH_URLS": CANARY}) == [
+        "CRM_BRANCH_URLS is set but not known: correct its name, or remove it"
+    ]
+    assert variables(Branch) == {"CRM_BRANCH_URL", "CRM_BRANCH_URL_FILE"}
+
+
+def test_of_a_shared_prefix_only_misspelt_variables_are_told() -> None:
+    """`MAIL_LINK_URL` is for one pipeline that mails, and not for the other."""
+
+    class Shared(Settings):
+        prefix = "SHARED"
+        host: str
+
+    class Mine(Shared):
+        sender: str
+
+    assert strangers(Mine, {"SHARED_HOST": "h", "SHARED_LINK_URL": "u", "SHARED_SENDR": CANARY}) == [
+        "SHARED_SENDR is set but not known (did you mean SHARED_SENDER?)"
+    ]
+
+
+@pytest.mark.parametrize("name", ["SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP_ADDR"])
+def test_what_kubernetes_sets_for_a_service_of_this_name_is_not_told(name: str) -> None:
+    service = {"CRM_SERVICE_HOST": "10.0.0.1", f"CRM_{name}": "1"}
+
+    assert strangers(CrmSettings, service) == []
+    assert strangers(CrmSettings, {"CRM_PORT": "1"}) != []
 
 
 @pytest.mark.parametrize(

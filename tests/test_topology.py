@@ -20,6 +20,7 @@ from flow.topology import (
     check_work_queue,
     global_topology,
     has_retry_loop,
+    made_with,
     organisation_topology,
     retry_exchange,
     system_topology,
@@ -339,3 +340,18 @@ def test_a_retry_loop_is_assumed_only_where_somebody_made_one(name: str, loops: 
 )
 def test_each_generation_has_its_own_way_back_into_a_queue(name: str, exchange: str) -> None:
     assert retry_exchange(name) == exchange
+
+
+@pytest.mark.parametrize(
+    ("queue", "command"),
+    [
+        ("acme.crm", "flow org add acme --crm"),
+        ("acme.moderate", "flow org add acme --moderate"),
+        ("system.sqs", "flow setup"),
+        ("system.email.confirm", "flow setup"),
+        ("acme.webhook", "flow setup --queue acme.webhook"),
+        ("a.b.crm", "flow setup --queue a.b.crm"),
+    ],
+)
+def test_each_queue_has_the_command_that_makes_it(queue: str, command: str) -> None:
+    assert made_with(queue) == command

@@ -11,6 +11,7 @@ from flow.checking.declared import (
     memory_of,
     options_of,
     settings_of,
+    strangers_of,
     together,
 )
 from flow.checking.finding import Tell, ok, unchecked, wrong
@@ -54,7 +55,11 @@ def check_targets(
                 tell(finding)
             if made is None:
                 continue
-            tell(settings_of(made, environment))
+            settings = settings_of(made, environment)
+            tell(settings)
+            for finding in strangers_of(made, environment):
+                if finding.text not in settings.text:
+                    tell(finding)
             if hasattr(made, "queue"):
                 runnable.append(made)
             else:

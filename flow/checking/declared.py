@@ -1,9 +1,8 @@
 """What can be known without a broker: modules, classes, settings, and what must be installed."""
 
-import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,8 +13,8 @@ from flow.errors import ConfigError
 from flow.pipeline import Pipeline, with_options
 from flow.records.stores import forgetful
 from flow.records.url import VARIABLE
-from flow.settings import Settings
 from flow.settings import load as load_settings
+from flow.settings import strangers, variables
 from flow.sizing import CONSUMER_TIMEOUT
 from flow.target import check_one, check_workers, distinct
 
@@ -63,8 +62,14 @@ def settings_of(cls: PipelineClass, environment: Mapping[str, str]) -> Finding:
         load_settings(wanted, environment)
     except ConfigError as error:
         return wrong(VALUE.sub("", str(error)))
-    names = [variable for variable in variables(wanted) if environment.get(variable)]
+    names = [variable for variable in sorted(variables(wanted)) if environment.get(variable)]
     return ok(f"{name}: settings from {', '.join(names) or 'their defaults'}")
+
+
+def strangers_of(cls: PipelineClass, environment: Mapping[str, str]) -> list[Finding]:
+    """Tell of variables that are set with the prefix of the settings, and that no field reads."""
+    wanted = cls.settings_type()
+    return [] if wanted is None else [caution(one) for one in strangers(wanted, environment)]
 
 
 def together(
@@ -76,6 +81,8 @@ def together(
         distinct(classes)
         if "queue" in options:
             check_one(classes, targets)
+        if "dead_letter" in options:
+            check_one(classes, targets, "--dead-letter")
     except ConfigError as error:
         found.append(wrong(str(error)))
     consumers: dict[str, list[str]] = {}
@@ -87,14 +94,6 @@ def together(
             sharing = f"{' and '.join(names)} consume the same queue {queue}"
             found.append(caution(f"{sharing}: each of its messages goes to one of them only"))
     return found
-
-
-def variables(settings: type[Settings]) -> Iterator[str]:
-    """Yield the variables that the settings may come from."""
-    for one in dataclasses.fields(settings):  # type: ignore[arg-type]  # every subclass is a dataclass
-        variable = f"{settings.prefix}_{one.name.upper()}"
-        yield variable
-        yield f"{variable}_FILE"
 
 
 def extras() -> list[Finding]:

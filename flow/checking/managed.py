@@ -71,9 +71,7 @@ async def loop(api: ManagementApi, vhost: str, queue: QueueFacts, cls: PipelineC
     if not rejects(cls, cls.queue):
         if exchange is None or cls.dead_letter == "refuse":
             return [ok(f"{name} need not have a retry loop: retries are held and made here")]
-        loop = (
-            f'{name} has the dead-letter exchange {exchange}: set dead_letter = "assume" to retry through it'
-        )
+        loop = f"{name} has the dead-letter exchange {exchange}: --dead-letter assume retries through it"
         return [caution(f"{cls.__name__}: {loop}")]
     if not isinstance(exchange, str):
         return [wrong(f"{name} has no dead-letter exchange: what is rejected is lost; have it made with one")]

@@ -16,9 +16,9 @@ COMMANDS = {
         "flow.cli.verify:verify",
         "Run a pipeline under faults, and see whether it keeps its messages.",
     ),
-    "demo": ("flow.cli.demo:demo", "Show the whole way of a message on a private broker."),
+    "demo": ("flow.cli.demo:demo", "Show all of it at work on this machine: nothing else is needed."),
     "dev": ("flow.cli.dev:dev", "Run a broker in memory for development."),
-    "setup": ("flow.cli.setup:setup", "Declare exchanges, the retry loop, the park and queues."),
+    "setup": ("flow.cli.setup:setup", "Make the exchanges, the retry loop, the park and queues."),
     "org": ("flow.cli.org:org", "Give an organisation its queues, or take them away."),
     "push": ("flow.cli.push:push", "Publish JSON; returns once the broker has confirmed it."),
     "submit": (
@@ -27,11 +27,11 @@ COMMANDS = {
     ),
     "serve": ("flow.cli.serve:serve", "Answer the links by which people accept or reject."),
     "sweep": ("flow.cli.sweep:sweep", "Publish the outbox, and settle what a crash left behind."),
-    "records": ("flow.cli.records:records", "Give the database of the records its tables."),
+    "records": ("flow.cli.records:records", "Make, check and prune the tables of the records."),
     "trace": ("flow.cli.trace:trace", "Tell the whole story of one signature."),
     "mail": ("flow.cli.mail:mail", "Show a mail as somebody would get it, without sending it."),
     "forget": ("flow.cli.forget:forget_", "Erase a person's data from the records."),
-    "dead": ("flow.cli.dead:dead", "List, show, replay and export parked messages."),
+    "dead": ("flow.cli.dead:dead", "List, show, replay, delete and export parked messages."),
 }
 
 EXTRAS = {"sqlalchemy": "sql"}
@@ -69,7 +69,7 @@ class Commands(Guarded):
     cls=Commands, context_settings={"auto_envvar_prefix": "FLOW", "help_option_names": ["-h", "--help"]}
 )
 @env_file(variable="FLOW_ENV_FILE")
-@click.version_option(package_name="proca-flow", prog_name="flow")
+@click.version_option(package_name="proca-flow", prog_name="flow", allow_from_autoenv=False)
 def main() -> None:
     """Consume RabbitMQ queues in keyed batches: nothing lost, nothing silent.
 

@@ -11,9 +11,11 @@ import msgspec
 
 from flow.broker.url import BrokerUrl
 from flow.checking.checking import check_queues, check_targets
-from flow.checking.finding import Finding, State, unchecked, wrong
+from flow.checking.finding import Finding, State, caution, unchecked, wrong
 from flow.checking.keeping import check_keeping
 from flow.cli.masking import printable
+from flow.cli.options import dead_letter_option
+from flow.cli.variables import unknown
 from flow.errors import ConfigError
 from flow.exits import CONFIGURATION
 
@@ -53,6 +55,7 @@ class Report:
 @click.option("--concurrency", type=int, envvar="FLOW_CONCURRENCY", help="As for flow run.")
 @click.option("--prefetch", type=int, envvar="FLOW_PREFETCH", help="As for flow run.")
 @click.option("--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="As for flow run.")
+@dead_letter_option
 @click.option("--workers", type=click.IntRange(1), default=1, envvar="FLOW_WORKERS", help="As for flow run.")
 @click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Count warnings about options as wrong.")
 @click.option(
@@ -69,6 +72,8 @@ def check(
     report = Report(as_json=as_json)
     given = {name: value for name, value in options.items() if value is not None}
     classes = check_targets(targets, given, os.environ, report, workers=workers, strict=strict)
+    for sentence in unknown(click.get_current_context(), os.environ, *classes):
+        report(caution(sentence))
     keeping = anyio.run(check_keeping, os.environ, report)
     try:
         broker = BrokerUrl.from_environment(os.environ) if url is None else BrokerUrl.parse(url)

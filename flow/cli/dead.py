@@ -33,7 +33,7 @@ of_queue = click.option("--queue", metavar="QUEUE", help="Only messages that fai
 def which(command: F) -> F:
     """Add the options that say which messages are meant: --queue, --id and --all."""
     everything = click.option(
-        "--all", "everything", is_flag=True, allow_from_autoenv=False, help="Whatever is parked."
+        "--all", "everything", is_flag=True, allow_from_autoenv=False, help="All parked messages."
     )
     ids = click.option(
         "--id",
@@ -70,13 +70,17 @@ def dead() -> None:
 @amqp_url
 @of_queue
 @click.option(
-    "--limit", type=click.IntRange(1, WINDOW), default=50, show_default=True, help="At most so many."
+    "--limit", type=click.IntRange(1, WINDOW), default=50, show_default=True, help="List at most so many."
 )
 @click.option(
     "--json", "as_json", is_flag=True, envvar="FLOW_DEAD_LIST_JSON", help="One JSON object on each line."
 )
 def list_(url: BrokerUrl, queue: str | None, limit: int, as_json: bool) -> None:
-    """List parked messages, without their bodies."""
+    """List parked messages, without their bodies.
+
+    ID is for the other commands of `flow dead`, ACTION for `flow trace`; it is empty where a body names no
+    action.
+    """
     rows: list[Parked] = []
     selection = Selection(queue=queue)
     look = anyio.run(visit, url, selection, lambda parked, _: rows.append(parked), limit)
@@ -90,7 +94,7 @@ def list_(url: BrokerUrl, queue: str | None, limit: int, as_json: bool) -> None:
         say(f"{look.waiting} messages are parked" + (f", {left} of them were not looked at" if left else ""))
 
 
-@dead.command("show")
+@dead.command("show", short_help="Show one parked message.")
 @click.argument("identifier", metavar="ID")
 @amqp_url
 @click.option(
@@ -114,7 +118,7 @@ def show_(identifier: str, url: BrokerUrl, show_personal_data: bool) -> None:
     click.echo(revealed(body) if show_personal_data else masked(body))
 
 
-@dead.command("replay")
+@dead.command("replay", short_help="Send parked messages back to their queues.")
 @amqp_url
 @which
 def replay_(url: BrokerUrl, queue: str | None, ids: Sequence[str], everything: bool) -> None:
@@ -131,7 +135,7 @@ def replay_(url: BrokerUrl, queue: str | None, ids: Sequence[str], everything: b
     sys.exit(0 if whole else FAILED)
 
 
-@dead.command("drop")
+@dead.command("drop", short_help="Delete parked messages for good.")
 @amqp_url
 @which
 @click.option("--yes", is_flag=True, allow_from_autoenv=False, help="Do not ask.")
@@ -161,7 +165,7 @@ async def confirmed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-@dead.command("export")
+@dead.command("export", short_help="Write parked messages to a file.")
 @click.argument("path", metavar="NEW_FILE", type=click.Path(dir_okay=False, path_type=Path))
 @amqp_url
 @of_queue
@@ -186,7 +190,7 @@ def export(path: Path, url: BrokerUrl, queue: str | None) -> None:
     sys.exit(FAILED if tell_unseen(look) else 0)
 
 
-@dead.command("load")
+@dead.command("load", short_help="Bring messages from files into the park.")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @amqp_url
 def load_(folder: Path, url: BrokerUrl) -> None:
@@ -219,14 +223,15 @@ def load_(folder: Path, url: BrokerUrl) -> None:
 
 def show(rows: Sequence[Parked]) -> None:
     """Print the table of `flow dead list`."""
-    head = ("ID", "QUEUE", "PIPELINE", "ATTEMPTS", "PARKED", "REASON")
+    head = ("ID", "QUEUE", "PIPELINE", "ACTION", "ATTEMPTS", "PARKED", "REASON")
     table(head, [line(parked) for parked in rows])
 
 
 def line(parked: Parked) -> tuple[str, ...]:
     """Return one row of `flow dead list`."""
-    texts = parked.queue or "?", parked.pipeline or "", str(parked.attempts), moment(parked.parked_at)
-    return parked.id, *(printable(text) for text in (*texts, parked.reason))
+    action = "" if parked.action_id is None else str(parked.action_id)
+    failed = parked.queue or "?", parked.pipeline or "", action, str(parked.attempts)
+    return parked.id, *(printable(text) for text in (*failed, moment(parked.parked_at), parked.reason))
 
 
 def moment(at: datetime | None) -> str:

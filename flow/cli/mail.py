@@ -55,7 +55,7 @@ def mail() -> None:
     """Look at mails before anybody gets them."""
 
 
-@mail.command()
+@mail.command(short_help="Show a template as a mail; nothing is sent.")
 @click.argument("template")
 @click.argument("action_id", type=click.IntRange(0, 2**63 - 1), required=False)
 @click.option("--locale", help="Show it in this language, such as de_AT. Defaults to the action page's.")

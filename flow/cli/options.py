@@ -43,6 +43,17 @@ def retry_delay_option(command: F) -> F:
     )(command)
 
 
+def dead_letter_option(command: F) -> F:
+    """Add `--dead-letter`; the command gets it as *dead_letter*, None when it is not given."""
+    return click.option(
+        "--dead-letter",
+        type=click.Choice(["assume", "refuse"]),
+        envvar="FLOW_DEAD_LETTER",
+        help="assume: the queue of the pipeline has a retry loop, as flow setup --queue makes it; without "
+        "one, what is rejected is lost. refuse: it has none. Defaults to what the pipeline says.",
+    )(command)
+
+
 def database_url(command: F) -> F:
     """Add `--database-url`; the command gets a `DatabaseUrl` as *database_url*."""
     return click.option(

@@ -65,7 +65,7 @@ def org() -> None:
     """
 
 
-@org.command()
+@org.command(short_help="Make its queues, and bind them.")
 @click.argument("name")
 @amqp_url
 @parts
@@ -98,7 +98,7 @@ def add(name: str, url: BrokerUrl, queue_type: QueueType, **flags: bool) -> None
     sys.exit(anyio.run(with_plumbing, url, queue_type, act))
 
 
-@org.command()
+@org.command(short_help="Stop what comes into its queues.")
 @click.argument("name")
 @amqp_url
 @parts
@@ -120,7 +120,7 @@ def off(name: str, url: BrokerUrl, **flags: bool) -> None:
     sys.exit(anyio.run(with_plumbing, url, "quorum", act))
 
 
-@org.command()
+@org.command(short_help="Delete queues of it that are empty.")
 @click.argument("name")
 @amqp_url
 @parts
@@ -153,7 +153,7 @@ def drop(name: str, url: BrokerUrl, **flags: bool) -> None:
     sys.exit(anyio.run(with_plumbing, url, "quorum", act))
 
 
-@org.command(name="list")
+@org.command(name="list", short_help="List organisations and what they have.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @amqp_url
 def list_(names: Sequence[str], url: BrokerUrl) -> None:

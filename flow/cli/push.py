@@ -18,6 +18,7 @@ from flow.cli.progress import Progress, show
 from flow.cli.unconfirmed import Report
 from flow.errors import ConfigError, DecodeError
 from flow.plumbing.lines import LONGEST, Lines, Source
+from flow.plumbing.park import LARGEST_BODY
 from flow.plumbing.push import (
     WINDOW,
     Outgoing,
@@ -175,8 +176,12 @@ async def keep_the_rest(messages: Messages, report: Report, read: int, *, whole:
 
 
 async def document(source: Source) -> AsyncIterator[bytes]:
-    """Yield everything that *source* holds, once."""
-    yield await source.document()
+    """Yield everything that *source* holds, once.
+
+    Raises:
+        DecodeError: it is too large for a message.
+    """
+    yield await source.document(LARGEST_BODY)
 
 
 async def stop_at_signal(push: Push[Outgoing], scope: anyio.CancelScope) -> None:

@@ -37,7 +37,7 @@ def records() -> None:
     """Look after the database of the records: its tables, and what has become old in them."""
 
 
-@records.command()
+@records.command(short_help="Make the tables, or update them.")
 @database_url
 def migrate(database_url: DatabaseUrl) -> None:
     """Make the tables, or bring those of an older version to this one, rows kept.
@@ -50,7 +50,7 @@ def migrate(database_url: DatabaseUrl) -> None:
     click.echo(f"{database_url.place} has the tables of this version")
 
 
-@records.command()
+@records.command(short_help="Say whether the database can be used.")
 @database_url
 def check(database_url: DatabaseUrl) -> None:
     """Say whether the database can be used; the exit code is 78 when something is to be done first."""
@@ -58,7 +58,7 @@ def check(database_url: DatabaseUrl) -> None:
     click.echo(f"{database_url.place} has the tables of this version")
 
 
-@records.command()
+@records.command(short_help="Delete what pipelines did long ago.")
 @database_url
 @click.option(
     "--older-than",

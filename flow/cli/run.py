@@ -17,15 +17,17 @@ from flow.cli.embedded import GONE, Embedded, check_dev, dev_option
 from flow.cli.envfile import env_file
 from flow.cli.errors import fail
 from flow.cli.logs import configure
-from flow.cli.options import amqp_url
+from flow.cli.options import amqp_url, dead_letter_option
 from flow.cli.supervise import supervise, supervised, supervision
 from flow.cli.trial import is_trial, trial_options, try_out
+from flow.cli.variables import unknown
 from flow.errors import ConfigError, FlowError
 from flow.pipeline import Pipeline
 from flow.records.database import Database
 from flow.records.url import DatabaseUrl
 from flow.runner import Runner, RunOptions
 from flow.service import Service
+from flow.settings import strangers
 from flow.target import check_one, check_workers, chosen
 from flow.trial.files import Dump
 from flow.worker import Worker
@@ -41,8 +43,18 @@ log = logging.getLogger("flow")
 @click.option(
     "--queue", envvar=["FLOW_QUEUE", "PROCA_QUEUE"], help="Consume this queue instead of the pipeline's own."
 )
-@click.option("--concurrency", type=int, envvar="FLOW_CONCURRENCY", help="Messages handled at once.")
-@click.option("--prefetch", type=int, envvar="FLOW_PREFETCH", help="Unsettled messages the broker grants.")
+@click.option(
+    "--concurrency",
+    type=int,
+    envvar="FLOW_CONCURRENCY",
+    help="Messages in handle_message at once, instead of the pipeline's own number.",
+)
+@click.option(
+    "--prefetch",
+    type=int,
+    envvar="FLOW_PREFETCH",
+    help="How many messages may be here unsettled, instead of what the pipeline asks for.",
+)
 @click.option(
     "--shutdown-timeout",
     type=click.FloatRange(0.1),
@@ -52,8 +64,12 @@ log = logging.getLogger("flow")
     help="Seconds to finish what was received after a request to stop.",
 )
 @click.option(
-    "--retry-delay", type=float, envvar="FLOW_RETRY_DELAY", help="Seconds of the retry loop's delay."
+    "--retry-delay",
+    type=float,
+    envvar="FLOW_RETRY_DELAY",
+    help="Seconds that a rejected message waits in the retry loop: as for flow setup.",
 )
+@dead_letter_option
 @supervision
 @click.option(
     "--state-dir",
@@ -61,21 +77,46 @@ log = logging.getLogger("flow")
     envvar="FLOW_STATE_DIR",
     help="A folder for notes that outlive a crash: it guards against messages that kill the process.",
 )
-@click.option("--wait", is_flag=True, envvar="FLOW_WAIT", help="Wait while the set-up is wrong, do not end.")
-@click.option("--strict", is_flag=True, envvar="FLOW_STRICT", help="Treat warnings about options as errors.")
-@click.option("--ops-host", default="127.0.0.1", show_default=True, envvar="FLOW_OPS_HOST")
 @click.option(
-    "--ops-port", type=click.IntRange(0, 65535), default=9300, show_default=True, envvar="FLOW_OPS_PORT"
+    "--wait",
+    is_flag=True,
+    envvar="FLOW_WAIT",
+    help="While the set-up is wrong, try again every minute instead of ending.",
+)
+@click.option(
+    "--strict", is_flag=True, envvar="FLOW_STRICT", help="End where a warning about options would be logged."
+)
+@click.option(
+    "--ops-host",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="FLOW_OPS_HOST",
+    help="The address where metrics and health are served; they are not for the public.",
+)
+@click.option(
+    "--ops-port",
+    type=click.IntRange(0, 65535),
+    default=9300,
+    show_default=True,
+    envvar="FLOW_OPS_PORT",
+    help="The port of metrics and health; 0: any free one.",
 )
 @click.option("--no-ops", is_flag=True, envvar="FLOW_NO_OPS", help="Serve no metrics and no health.")
 @click.option(
-    "--log-format", type=click.Choice(["console", "json"]), default="console", envvar="FLOW_LOG_FORMAT"
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    show_default=True,
+    envvar="FLOW_LOG_FORMAT",
+    help="How the log is written to standard error: lines for people, or one JSON object on each line.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
+    show_default=True,
     envvar="FLOW_LOG_LEVEL",
+    help="From which level on flow and the packages of TARGET log; other libraries log warnings and errors.",
 )
 @click.option(
     "--tracebacks",
@@ -116,6 +157,11 @@ def run(
         classes = chosen(targets)
         if options["queue"] is not None:
             check_one(classes, targets)
+        if options["dead_letter"] is not None:
+            check_one(classes, targets, "--dead-letter")
+        if worker is None or worker.number == 1:
+            for sentence in unknown(click.get_current_context(), os.environ, *classes):
+                log.warning("%s", sentence)
         if is_trial(options):
             leave(try_out(classes, url, options, lambda cls: made(cls, options, strict=strict)))
         workers = 1 if worker is None else worker.of
@@ -145,13 +191,18 @@ def made(
     Raises:
         ConfigError: an option, a setting or the class is wrong.
     """
-    given = {name: options[name] for name in ("queue", "concurrency", "prefetch", "retry_delay")}
+    given = {
+        name: options[name] for name in ("queue", "concurrency", "prefetch", "retry_delay", "dead_letter")
+    }
     changed = {name: value for name, value in given.items() if value is not None}
     if workers > 1:
         check_workers(cls, workers)
     pipeline = cls.configured(os.environ, **changed)
     if workers > 1 and pipeline.rate_limit is not None:  # of the class, or as its settings say
         pipeline.rate_limit = pipeline.rate_limit.divided(workers)
+    wanted = cls.settings_type()
+    for sentence in () if wanted is None else strangers(wanted, os.environ):
+        log.warning("%s", sentence)
     for warning in pipeline.warnings():
         if strict:
             raise ConfigError(warning)

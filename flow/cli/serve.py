@@ -1,6 +1,7 @@
 """`flow serve`: answers the links in mails and messages."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ import click
 from flow.broker.url import BrokerUrl
 from flow.cli.logs import configure
 from flow.cli.options import amqp_url, database_url
+from flow.cli.variables import unknown
 from flow.links import SECRET, Tokens
 from flow.options import variable
 from flow.records.url import DatabaseUrl
@@ -20,6 +22,8 @@ from flow.serving.tokens import ApiTokens
 from flow.settings import Secret
 
 TOKENS = "FLOW_API_TOKENS"
+
+log = logging.getLogger("flow")
 
 
 @click.command()
@@ -52,7 +56,7 @@ TOKENS = "FLOW_API_TOKENS"
     type=click.IntRange(1),
     default=60,
     show_default=True,
-    help="How many requests an address has in a minute.",
+    help="How many requests an address may make in a minute; more are refused.",
 )
 @click.option(
     "--sweep-every",
@@ -75,7 +79,7 @@ TOKENS = "FLOW_API_TOKENS"
     default=OPS_PORT,
     show_default=True,
     envvar="FLOW_OPS_PORT",
-    help="Where metrics and health are served; 0: any free port.",
+    help="The port of metrics and health; 0: any free one.",
 )
 @click.option("--no-ops", is_flag=True, envvar="FLOW_NO_OPS", help="Serve no metrics and no health.")
 @click.option(
@@ -83,7 +87,7 @@ TOKENS = "FLOW_API_TOKENS"
     type=click.Choice(["console", "json"]),
     default="console",
     show_default=True,
-    help="How the log is written to standard error.",
+    help="How the log is written to standard error: lines for people, or one JSON object on each line.",
 )
 def serve(
     url: BrokerUrl,
@@ -105,6 +109,8 @@ def serve(
     ORGANISATION TOKEN for each program that may act.
     """
     configure(log_format, "info", tracebacks=False)
+    for sentence in unknown(click.get_current_context(), os.environ):
+        log.warning("%s", sentence)
     secret = variable(os.environ, SECRET)
     tokens = variable(os.environ, TOKENS)
     policy = Policy(

@@ -33,11 +33,41 @@ def show_message(message: Message[Any], revealing: bool) -> None:
     """Print the body as the delivering callback gets it, or as it was received if that is no JSON."""
     click.echo(f"  {name(message)}")
     try:
-        body = msgspec.json.encode(message.body)
+        body = msgspec.json.encode(telling(message.body))
     except (TypeError, ValueError, RecursionError):
         body = message.raw
     text = revealed(body) if revealing else masked(body)
     click.echo("\n".join(f"    {line}" for line in text.split("\n")))
+
+
+def telling(body: object) -> Any:
+    """Return *body* as plain values, without fields of Structs that are null: most were never sent.
+
+    A null in a dict stays: somebody wrote it.
+
+    Raises:
+        TypeError: it cannot be written as JSON.
+    """
+    plain = msgspec.to_builtins(body, str_keys=True)
+    prune(body, plain)
+    return plain
+
+
+def prune(value: Any, plain: Any) -> None:
+    """Remove from *plain*, what *value* is written as, the fields of Structs that are null."""
+    if isinstance(value, msgspec.Struct) and isinstance(plain, dict):
+        for field, written in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True):
+            found = getattr(value, field)
+            if found is None:
+                plain.pop(written, None)
+            elif written in plain:
+                prune(found, plain[written])
+    elif isinstance(value, dict) and isinstance(plain, dict):
+        for one, other in zip(value.values(), plain.values(), strict=False):
+            prune(one, other)
+    elif isinstance(value, list | tuple) and isinstance(plain, list | tuple):
+        for one, other in zip(value, plain, strict=False):
+            prune(one, other)
 
 
 def name(message: Message[Any]) -> str:

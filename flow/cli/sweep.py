@@ -28,7 +28,7 @@ from flow.records.url import DatabaseUrl
     "is waited for.",
 )
 def sweep(url: BrokerUrl, database_url: DatabaseUrl, every: float | None) -> None:
-    """Publish the messages of the outbox, and settle actions that are not as they stay.
+    """Publish the messages of the outbox, and settle what a crash or an import left half-way.
 
     Ends with 1 when messages are left: the broker was lost, or would not take them. Several may run at once.
     """

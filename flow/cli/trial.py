@@ -55,7 +55,7 @@ OPTIONS = (
         "--limit",
         type=click.IntRange(1, 65_535),
         envvar="FLOW_LIMIT",
-        help=f"So many messages for --dry-run, --dump-only or --from.  [default: {LIMIT}; of a file all]",
+        help=f"The most messages for --dry-run, --dump-only or --from.  [default: {LIMIT}; of a file all]",
     ),
     click.option(
         "--show-personal-data",

@@ -39,11 +39,20 @@ class Source:
         self.consumed += len(part)
         return part
 
-    async def document(self) -> bytes:
-        """Return everything up to the end."""
+    async def document(self, most: int) -> bytes:
+        """Return everything up to the end; no more than *most* bytes are kept in memory.
+
+        Raises:
+            DecodeError: there are more.
+        """
         parts = []
         while part := await self.read():
             parts.append(part)
+            if self.consumed > most:
+                raise DecodeError(
+                    f"the document is longer than {most} bytes, which is the most that RabbitMQ takes: "
+                    "push it as several, with --lines"
+                )
         return b"".join(parts)
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 import pytest
 
-from flow.checking.declared import loop_of, memory_of, options_of, settings_of
+from flow.checking.declared import loop_of, memory_of, options_of, settings_of, strangers_of
 from flow.checking.finding import Finding
 from flow.checking.keeping import Keeping
 from flow.claim import Claim
@@ -45,7 +45,7 @@ def derived(**options: Any) -> type[Pipeline[Any]]:
 def test_settings_are_told_by_name_only() -> None:
     found = settings_of(Mine, {"MINE_URL": "canary", "MINE_TOKEN": "canary"})
 
-    assert found == Finding("ok", "Mine: settings from MINE_URL, MINE_TOKEN")
+    assert found == Finding("ok", "Mine: settings from MINE_TOKEN, MINE_URL")
 
 
 @pytest.mark.parametrize("canary", ["canary", "ca'nary", "ca\"n'ary", "ca\\'nary; x"])
@@ -54,6 +54,15 @@ def test_values_that_are_wrong_are_not_told(canary: str) -> None:
 
     needs = "MineSettings needs MINE_URL and MINE_TOKEN (or MINE_TOKEN_FILE) to be set"
     assert found == Finding("wrong", f"{needs}; MINE_MODE must be one of a, b")
+
+
+def test_a_variable_that_no_setting_reads_is_a_caution_that_names_it() -> None:
+    found = strangers_of(Mine, {"MINE_URL": "u", "MINE_COLOUR": "canary", "MINE_TOKN": "canary"})
+
+    assert found == [
+        Finding("caution", "MINE_COLOUR is set but not known: correct its name, or remove it"),
+        Finding("caution", "MINE_TOKN is set but not known (did you mean MINE_TOKEN?)"),
+    ]
 
 
 def test_a_warning_is_a_caution_and_wrong_when_strict() -> None:

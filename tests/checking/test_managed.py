@@ -105,7 +105,7 @@ async def test_a_dead_letter_exchange_that_flow_does_not_know_of_is_told(place: 
     await set_up(place.url, topology_for([], ["mine"], retry_delay=30.0))
 
     assert await place.cautions(queue="mine") == [
-        'Crm: mine has the dead-letter exchange system.fail: set dead_letter = "assume" to retry through it'
+        "Crm: mine has the dead-letter exchange system.fail: --dead-letter assume retries through it"
     ]
 
 

@@ -86,6 +86,16 @@ async def test_what_does_not_go_together_is_told(folder: str) -> None:
     assert "same queue" not in alone.out
 
 
+async def test_the_retry_loop_of_a_queue_is_as_the_command_line_says(folder: str) -> None:
+    said = await checked(folder, "mine", "--queue", "acme.own", "--dead-letter", "assume", url=NOWHERE)
+    doubted = await checked(folder, "mine", "--queue", "acme.own", url=NOWHERE)
+    several = await checked(folder, "more", "--dead-letter", "assume", url=NOWHERE)
+
+    assert "ok           Mine: retries go to the dead-letter exchange of acme.own" in said.out
+    assert "makes it), give --dead-letter assume" in doubted.out
+    assert "wrong        --dead-letter goes with one pipeline, but more has 2" in several.out
+
+
 async def test_an_address_in_the_place_of_a_target_is_not_shown(folder: str) -> None:
     for command in ("check", "run", "verify"):
         ended = await run_flow(command, NOWHERE, url=NOWHERE, PYTHONPATH=folder)
@@ -176,7 +186,7 @@ class TestOnABroker:
 
         assert ended.code == 78
         assert "wrong        The queue missing.crm does not exist in the virtual host" in ended.out
-        assert "run flow setup --queue missing.crm, or correct its name" in ended.out
+        assert "run flow org add missing --crm, or correct its name" in ended.out
 
     async def test_a_missing_park_is_a_caution(
         self, folder: str, amqp_url: str, rabbitmq: RabbitMQControl, vhost: str

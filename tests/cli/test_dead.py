@@ -63,11 +63,11 @@ async def test_parked_messages_are_listed_without_their_bodies(
 
     head, line = listed.out.splitlines()
     assert (listed.code, listed.err) == (0, "")
-    assert head.split() == ["ID", "QUEUE", "PIPELINE", "ATTEMPTS", "PARKED", "REASON"]
-    assert (
-        line == f"{row['id']}  acme.crm  Crm       10        2024-05-01 12:00:00  the CRM refused it for ever"
-    )
+    assert head.split() == ["ID", "QUEUE", "PIPELINE", "ACTION", "ATTEMPTS", "PARKED", "REASON"]
+    assert line.split(maxsplit=5)[:5] == [row["id"], "acme.crm", "Crm", "7", "10"]
+    assert line.endswith("  2024-05-01 12:00:00  the CRM refused it for ever")
     assert (row["queue"], row["attempts"], row["size"]) == ("acme.crm", 10, len(BODY))
+    assert row["action_id"] == 7
     assert "alice" not in listed.out + json.dumps(row)
     await until_ready(url, DEAD_QUEUE, lambda count: count == 1)
 

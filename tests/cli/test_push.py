@@ -16,6 +16,7 @@ from flow.broker.session import Session
 from flow.broker.url import BrokerUrl
 from flow.message import Message
 from flow.plumbing.lines import LONGEST
+from flow.plumbing.park import LARGEST_BODY
 from flow.plumbing.push import WINDOW, Outgoing, Unconfirmed
 from flow.plumbing.report import read, written
 from flow.plumbing.setup import set_up, topology_for
@@ -138,6 +139,19 @@ async def test_a_line_without_an_end_is_told_and_those_before_it_are_pushed(
     assert (ended.code, ended.err) == (1, sentence)
     assert ended.out.startswith("pushed 2, confirmed 2 in ")
     assert sorted(await bodies_of(url, "acme.crm", 2)) == [b"1", b"2"]
+
+
+async def test_a_document_larger_than_a_message_may_be_is_refused(amqp_url: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.touch()
+    os.truncate(source, LARGEST_BODY + 1)
+
+    ended = await run_flow("push", "--raw", *TARGET, str(source), url=amqp_url)
+
+    sentence = (
+        f"flow: the document is longer than {LARGEST_BODY} bytes, which is the most that RabbitMQ takes: "
+    )
+    assert (ended.code, ended.err) == (1, f"{sentence}push it as several, with --lines\n")
 
 
 async def test_a_report_with_a_line_without_an_end_is_refused(amqp_url: str, tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from flow.cli.run import made
+from flow.deadletters import rejects
 from flow.errors import ConfigError, TargetError
 from flow.pipeline import Pipeline
 from flow.ratelimit import RateLimit
 from flow.schema import IdsMessage
 from flow.target import chosen
 
-OPTIONS = dict.fromkeys(("queue", "concurrency", "prefetch", "retry_delay"))
+OPTIONS = dict.fromkeys(("queue", "concurrency", "prefetch", "retry_delay", "dead_letter"))
 
 
 class Limited(Pipeline[IdsMessage]):
@@ -75,6 +76,15 @@ def test_two_pipelines_of_one_name_are_refused(tmp_path: Path, monkeypatch: pyte
     assert str(caught.value) == (
         "first_of_two:Same and second_of_two:Same are both called same: give one of them another name"
     )
+
+
+def test_it_is_said_on_the_command_line_that_a_queue_has_a_retry_loop() -> None:
+    own = OPTIONS | {"queue": "acme.webhook"}
+
+    doubted, said = (made(Limited, own | {"dead_letter": one}, strict=False) for one in (None, "assume"))
+
+    assert not rejects(doubted, "acme.webhook")
+    assert rejects(said, "acme.webhook")
 
 
 def test_strict_makes_a_warning_an_error(caplog: pytest.LogCaptureFixture) -> None:

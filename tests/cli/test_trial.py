@@ -231,6 +231,7 @@ class TestFromAFile:
         assert "retrying record 4: four" in ended.out
         assert "of 4 messages 2 would be delivered in 1 batches, 1 skipped, 1 retrying" in ended.out
         assert '"email": "<text of 17>"' in ended.out
+        assert "null" not in ended.out
         assert "alice" not in ended.out
         assert folder.delivered == []
         assert sorted(path.name for path in folder.path.glob("actions.*")) == ["actions.jsonl"]

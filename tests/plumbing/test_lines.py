@@ -117,4 +117,11 @@ async def test_a_document_is_everything_up_to_the_end(pipe: tuple[int, int]) -> 
     os.close(pipe[1])
 
     with anyio.fail_after(10):
-        assert await Source(pipe[0]).document() == b'{\n"a": 1}\n'
+        assert await Source(pipe[0]).document(10) == b'{\n"a": 1}\n'
+
+
+async def test_a_document_that_is_too_long_is_not_read_to_its_end(pipe: tuple[int, int]) -> None:
+    os.write(pipe[1], b"1" * 11)  # and no end
+
+    with anyio.fail_after(10), pytest.raises(DecodeError, match="the document is longer than 10 bytes"):
+        await Source(pipe[0]).document(10)
