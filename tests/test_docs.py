@@ -88,6 +88,12 @@ def test_the_examples_of_tests_are_those_that_run() -> None:
         assert block.split("```")[0].strip() in tests
 
 
+def test_the_example_on_a_broker_is_the_file() -> None:
+    block = (ROOT / "docs" / "devbroker.md").read_text().split("```python\n")[1].split("```")[0]
+
+    assert block == EXAMPLE.with_name("test_signatures_on_a_broker.py").read_text()
+
+
 def test_the_tests_of_the_examples_pass() -> None:
     command = [
         sys.executable,
