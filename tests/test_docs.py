@@ -88,6 +88,12 @@ def test_the_examples_of_tests_are_those_that_run() -> None:
         assert block.split("```")[0].strip() in tests
 
 
+def test_the_example_on_a_broker_is_the_file() -> None:
+    block = (ROOT / "docs" / "devbroker.md").read_text().split("```python\n")[1].split("```")[0]
+
+    assert block == EXAMPLE.with_name("test_signatures_on_a_broker.py").read_text()
+
+
 def test_the_tests_of_the_examples_pass() -> None:
     command = [
         sys.executable,
@@ -374,6 +380,11 @@ def test_the_messages_of_the_examples_can_be_read_and_are_made_up() -> None:
 @pytest.mark.anyio
 async def test_the_submissions_of_the_examples_are_stored(tmp_path: Path) -> None:
     file = EXAMPLE.parent / "submissions.jsonl"
+    given = [msgspec.json.decode(line) for line in file.read_bytes().splitlines()]
+    pages = {one["name"]: one.get("thankYouTemplate") for one in given if one.get("type") == "actionPage"}
+    signed = [one for one in given if "contact" in one and one["privacy"]["withConsent"]]
+    letters = {path.name for path in (ROOT / "flow" / "targets" / "letters").iterdir()}
+    assert letters & {pages[one["actionPage"]] for one in signed}  # somebody is thanked
     database = {"FLOW_DATABASE_URL": f"sqlite:///{tmp_path / 'records.db'}"}
 
     results = ["--results", "results.jsonl"]

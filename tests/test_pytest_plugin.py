@@ -18,9 +18,9 @@ from typing import ClassVar
 import pytest
 
 from flow import Message, Pipeline, Settings
-from flow.broker.url import BrokerUrl
-from flow.runner import Runner
+from flow.errors import NotFound
 from flow.schema import ActionMessage
+from flow.testing import running, until
 
 
 class HookSettings(Settings):
@@ -38,14 +38,9 @@ class Hook(Pipeline[ActionMessage]):
 
 @pytest.mark.anyio
 async def test_broker(devbroker) -> None:
-    runner = Runner(Hook(HookSettings(url="https://example.org")), BrokerUrl.parse(devbroker.url()))
-    with pytest.raises(BaseExceptionGroup) as raised:
-        await runner.run()
-    assert "The queue acme.hook does not exist" in str(leaf(raised.value))
-
-
-def leaf(error):
-    return leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    with pytest.raises(NotFound, match="The queue acme.hook does not exist"):
+        async with running(Hook(HookSettings(url="https://example.org")), devbroker.url()):
+            await until(lambda: False)
 
 
 @pytest.fixture

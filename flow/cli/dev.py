@@ -11,6 +11,7 @@ import click
 
 from flow.broker.url import BrokerUrl, is_loopback
 from flow.cli.errors import say
+from flow.cli.feeding import feeding
 from flow.cli.options import retry_delay_option
 from flow.devbroker.server import DevBroker
 from flow.errors import ConfigError
@@ -58,11 +59,12 @@ def dev(
     """
     topology = topology_for(organisations, queues, queue_type=queue_type, retry_delay=retry_delay)
     fast = importlib.util.find_spec("uvloop") is not None
-    anyio.run(serve, host, port, topology, backend_options={"use_uvloop": fast})
+    fed = [*(f"{name}.crm" for name in organisations), *queues]
+    anyio.run(serve, host, port, topology, fed, backend_options={"use_uvloop": fast})
 
 
-async def serve(host: str, port: int, topology: Topology) -> None:
-    """Run the broker until SIGINT or SIGTERM.
+async def serve(host: str, port: int, topology: Topology, queues: Sequence[str]) -> None:
+    """Run the broker until SIGINT or SIGTERM, and tell at its start how each of *queues* is fed.
 
     Raises:
         ConfigError: it cannot listen there.
@@ -72,6 +74,8 @@ async def serve(host: str, port: int, topology: Topology) -> None:
         await set_up(replace(url, host=NEAR.get(host, host)), topology)
         if not is_loopback(host):
             say("guest/guest may do everything here, and the whole network can reach it")
+        for queue in queues:
+            say(f"to feed {queue}: {feeding(queue, topology, broker.url())}")
         click.echo(broker.url())
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from flow.broker.url import BrokerUrl
 from flow.cli.dev import PORT, listening
+from flow.cli.feeding import feeding
 from flow.declaration import derived
 from flow.devbroker.server import DevBroker
 from flow.options import variable
@@ -75,6 +76,7 @@ class Embedded:
         self._url: BrokerUrl | None = None
         self._broker: DevBroker | None = None
         self._retry_delay = 0.0
+        self._declared: set[str] = set()
 
     def of(self, cls: PipelineClass) -> PipelineClass:
         """Return *cls*; if it names its queues while it runs, they are declared when it does."""
@@ -108,9 +110,15 @@ class Embedded:
         click.echo(self._broker.url())
 
     async def declare(self, queues: Sequence[str]) -> None:
-        """Declare *queues* with what they need; doing it again changes nothing."""
+        """Declare *queues* with what they need, and tell how they are fed; doing it again changes nothing."""
         assert self._url is not None
-        await set_up(self._url, development_topology(queues, retry_delay=self._retry_delay))
+        assert self._broker is not None
+        topology = development_topology(queues, retry_delay=self._retry_delay)
+        await set_up(self._url, topology)
+        for queue in queues:
+            if queue not in self._declared:
+                self._declared.add(queue)
+                log.info("to feed %s: %s", queue, feeding(queue, topology, self._broker.url()))
 
     async def __aenter__(self) -> "Embedded":
         self._broker = await listening(HOST, PORT)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
+from flow.cli.dead import confirmed
 from flow.cli.errors import say
 from flow.cli.options import database_url
 from flow.exits import FAILED
@@ -33,12 +34,15 @@ def forget_(supporter: str, database_url: DatabaseUrl, yes: bool) -> None:
 
     SUPPORTER is the id of a supporter, a contact reference, or - to read an e-mail address from standard
     input, where it stands in no list of processes. The person's other signatures with the organisation are
-    erased too; by an address those of every organisation.
+    erased too; by an address those of every organisation. What is in a pipe cannot answer the question: give
+    --yes with it.
 
     What was not delivered yet is rejected. Doing it again changes nothing.
     """
     if "@" in supporter:
         raise click.UsageError("give an e-mail address on standard input: flow forget -")
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask on: --yes erases without a question")
     address = read_address() if supporter == "-" else None
     sys.exit(anyio.run(_forgotten, database_url, supporter, address, yes))
 
@@ -63,8 +67,9 @@ async def _forgotten(url: DatabaseUrl, supporter: str, address: str | None, yes:
             say(f"there is no {who} in {url.place}")
             return FAILED
         click.echo(described(person))
-        if not yes:
-            click.confirm("Erase the personal data of this person for good?", abort=True)
+        if not yes and not await confirmed("Erase the personal data of this person for good?"):
+            say("nothing was erased")
+            return FAILED
         async with database.begin() as connection:  # who signed while the question waited is meant, too
             person = await found(connection, supporter, address) or person
             done = await forget(connection, person, datetime.now(UTC))
@@ -84,14 +89,15 @@ async def found(connection: "Connection", supporter: str, address: str | None) -
 
 
 def described(person: Person) -> str:
-    """Return whom it is about, in ids."""
+    """Return whom it is about: how many rows, and their ids."""
     again = "" if person.known else ", forgotten before"
-    return f"supporters: {listed(person.supporters)}{again}\nactions: {listed(person.actions)}"
+    return f"{counted('supporter', person.supporters)}, {counted('action', person.actions)}{again}"
 
 
-def listed(ids: Sequence[int]) -> str:
-    """Return ids in one line."""
-    return ", ".join(map(str, ids)) or "none"
+def counted(what: str, ids: Sequence[int]) -> str:
+    """Return how many there are, with their ids: 2 actions (7, 9)."""
+    listed = f" ({', '.join(map(str, ids))})" if ids else ""
+    return f"{len(ids)} {what}{'' if len(ids) == 1 else 's'}{listed}"
 
 
 def told(done: Forgotten) -> str:

@@ -4,9 +4,8 @@ import contextlib
 import hmac
 import json
 import secrets
-import socket
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from flow.cli.errors import guarded
+from flow.demo.crm_listening import Server, bound
 from flow.demo.crm_store import CrmStore, Faults
 
 CALLS_KEPT = 1000
@@ -35,39 +36,6 @@ class Call:
     key: str
     """Its Idempotency-Key, or ""."""
     items: list[dict[str, Any]]
-
-
-class Server(uvicorn.Server):
-    """Uvicorn without its signal handlers and polling: an event says that it listens, another ends it."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = anyio.Event()
-        self.stopping = anyio.Event()
-        self.stopped = anyio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the process."""
-        yield
-
-    async def main_loop(self) -> None:
-        """Serve until `stopping`."""
-        self.ready.set()
-        await self.on_tick(0)
-        await self.stopping.wait()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen no more, and reset every connection."""
-        for server in self.servers:
-            server.close()
-        for one in sockets or []:
-            one.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        while self.server_state.tasks:
-            await anyio.lowlevel.checkpoint()
-        self.stopped.set()
 
 
 class CrmServer:
@@ -270,16 +238,8 @@ class DrippingResponse(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-def bound(port: int) -> socket.socket:
-    """Return a socket bound to *port* of 127.0.0.1 that does not listen yet: connections are refused."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind(("127.0.0.1", port))
-    return made
-
-
 @click.command()
-@click.option("--port", default=0, help="Defaults to a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Defaults to a free one.")
 @click.option("--effects", type=click.Path(path_type=Path), help="A file that gets a line per applied item.")
 @click.option("--token", envvar="CRM_TOKEN", help="Defaults to an invented one, which is shown.")
 def main(port: int, effects: Path | None, token: str | None) -> None:
@@ -292,7 +252,7 @@ def main(port: int, effects: Path | None, token: str | None) -> None:
                 click.echo(f"CRM_TOKEN={crm.token}")
             await anyio.sleep_forever()
 
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), guarded():
         anyio.run(run)
 
 

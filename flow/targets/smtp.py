@@ -232,5 +232,5 @@ def why(error: Exception) -> str:
         return "it closed the connection"
     text = str(error)
     if "STARTTLS" in text:
-        return "it does not offer STARTTLS"
+        return "it does not offer STARTTLS (for a try on this machine: MAIL_SECURITY=none)"
     return "it offers no login" if "AUTH" in text else type(error).__name__

@@ -1,4 +1,7 @@
-"""Testing pipelines without a broker: messages go in, what became of each comes out, and time jumps."""
+"""Testing pipelines.
+
+Without a broker: messages go in, what became of each comes out, and time jumps. Or on a broker in memory.
+"""
 
 from flow.batch import Trigger
 from flow.outcome import Outcome
@@ -6,6 +9,7 @@ from flow.testing.bodies import action, event, ids
 from flow.testing.messages import message
 from flow.testing.result import InBatch, Result
 from flow.testing.run import run_messages
+from flow.testing.running import running, until
 
 __all__ = [
     "InBatch",
@@ -17,4 +21,6 @@ __all__ = [
     "ids",
     "message",
     "run_messages",
+    "running",
+    "until",
 ]

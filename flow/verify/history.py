@@ -73,6 +73,8 @@ class History:
     struck: list[Struck] = field(default_factory=list)
     others: int = 0
     """Calls that speak of no message."""
+    answers: dict[str, str] = field(default_factory=dict)
+    """By method how an answer looks when nothing goes wrong."""
     received: dict[int, list[Message[Any]]] = field(default_factory=dict)
     acknowledged: set[int] = field(default_factory=set)
     duplicated: set[int] = field(default_factory=set)

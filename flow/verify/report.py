@@ -4,9 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from flow.verify.bodies import Sample
-from flow.verify.review import Finding, Review
+from flow.verify.review import DONE, Finding, Review
 
 SHOWN = 5  # messages that are named
+HELP = (
+    "If the pipeline expects another answer, let --answer MODULE:FUNCTION give it: "
+    "until then its own mistakes stay hidden"
+)
 ORDER = ("delivered", "skipped", "parked", "retrying")
 
 
@@ -19,7 +23,7 @@ def lines(review: Review, samples: Sequence[Sample]) -> Iterator[str]:
     yield f"  faults of the broker: {listed(review.broker)}"
     if not review.unchecked:
         yield f"  faults of the target: {listed(review.target)}"
-    for finding in review.twice:
+    for finding in () if review.answered else review.twice:
         yield f"  twice: {said(finding, samples)}"
     for finding in review.wrong:
         yield f"  WRONG: {said(finding, samples)}"
@@ -46,15 +50,22 @@ def conclusion(reviews: Sequence[Review]) -> tuple[list[str], bool]:
     unchecked = next((one.unchecked for one in reviews if one.unchecked), "")
     said = [f"not checked: what reached the target, because {unchecked}"] if unchecked else []
     bad = [one.seed for one in reviews if one.wrong]
-    fates = {fate for one in reviews for fate in one.fates.values()}
     if bad:
         return [*said, f"wrong under seed {', '.join(map(str, bad))}"], False
-    if not fates & {"delivered", "skipped"}:
-        reasons = Counter[str]()
-        for one in reviews:
-            reasons.update(one.reasons)
-        most = reasons.most_common(1)
-        why = f": {most[0][0]}" if most else ""
-        return [*said, f"wrong: nothing was delivered, so nothing was verified{why}"], False
+    if not any(DONE & set(one.fates.values()) for one in reviews):
+        return [*said, f"wrong: nothing was delivered, so nothing was verified{cause(reviews)}"], False
     arrived = "" if unchecked else ", and whatever is called delivered had reached the target before"
     return [*said, f"all right: every message was settled{arrived}"], True
+
+
+def cause(reviews: Sequence[Review]) -> str:
+    """Say why nothing was delivered, as far as it is known."""
+    reasons = Counter[str]()
+    for one in reviews:
+        reasons.update(one.reasons)
+    most = reasons.most_common(1)
+    why = f": {most[0][0]}" if most else ""
+    answered = next((one.answered for one in reviews if one.answered), "")
+    if not answered:
+        return why
+    return f": the double of the target answered {answered}, and then came{why or ' nothing'}. {HELP}"

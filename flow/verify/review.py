@@ -8,6 +8,7 @@ from flow.outcome import Outcome
 from flow.verify.history import Call, Ending, History, Settled
 
 LOST, WAITING, UNDECIDED = "lost", "not settled", "undecided"
+DONE = {"delivered", "skipped"}
 APPLIED = (Ending.TAKEN, Ending.UNTOLD)
 GIVING_BACK = ("connection", "channel", "consumers", "an ack")
 """How the words for faults begin that put what was delivered back into its queue."""
@@ -36,9 +37,16 @@ class Review:
     """Why it is not known what reached the target; empty: it is."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Why messages were tried again or parked, and how many."""
+    answered: str = ""
+    """What the target answered, if nothing was delivered though it did; empty: that is not the cause."""
     broker: list[str] = field(default_factory=list)
     target: list[str] = field(default_factory=list)
     """Faults that struck."""
+
+    @property
+    def vain(self) -> bool:
+        """Whether nothing was delivered, and not for faults of the target: other runs would end so, too."""
+        return not DONE & set(self.fates.values()) and (bool(self.answered) or not self.target)
 
 
 def review(
@@ -77,10 +85,20 @@ def review(
     without = [number for number in of(fates, "parked") if number not in in_the_park]
     add(found.wrong, "called parked, but the park has no copy", without)
     found.unchecked = unseen(history, redirected, found)
+    if not DONE & set(fates.values()):
+        found.answered = answers(history)
     if not found.unchecked:
         at_the_target(history, set(unmarked), found)
         found.twice = repeated(history)
     return found
+
+
+def answers(history: History) -> str:
+    """Say what the target answered when nothing went wrong; "" if it never did."""
+    fine = [one for one in history.calls if one.ending is Ending.TAKEN and not one.fault]
+    if not fine and (history.calls or not history.others):
+        return ""
+    return " and ".join(f"a {method} with {how}" for method, how in history.answers.items())
 
 
 def at_calls(calls: Iterable[Call]) -> list[str]:

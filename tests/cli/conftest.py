@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
@@ -53,6 +53,32 @@ async def start_flow(*arguments: str, url: str, **more: str) -> anyio.abc.Proces
     command = [sys.executable, "-m", "flow", *arguments]
     surrounding = surroundings(url) | more
     return await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=surrounding)
+
+
+async def answered(
+    *arguments: str,
+    dialogue: Sequence[tuple[bytes, bytes]],
+    meanwhile: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
+    url: str | None = None,
+    **more: str,
+) -> Ended:
+    """Run `flow` on a terminal, where it asks the questions of the *dialogue* and gets its answers."""
+    here, there = os.openpty()
+    command = [sys.executable, "-m", "flow", *arguments]
+    process = await anyio.open_process(command, stdin=there, env=surroundings(url) | more)
+    os.close(there)
+    assert process.stderr is not None
+    for question, answer in dialogue:
+        asked = b""
+        with anyio.fail_after(60):
+            while len(asked) < len(question):
+                asked += await process.stderr.receive()
+        assert asked == question
+        await meanwhile()
+        os.write(here, answer)
+    ended = await end_of(process)
+    os.close(here)
+    return ended
 
 
 async def end_of(process: anyio.abc.Process, number: signal.Signals | None = None) -> Ended:

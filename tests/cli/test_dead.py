@@ -1,8 +1,6 @@
 import json
-import os
 import signal
 import stat
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +16,7 @@ from flow.message import Message
 from flow.plumbing.setup import set_up, topology_for
 from flow.plumbing.spool import Spool, spooled
 from flow.topology import DEAD_QUEUE
-from tests.cli.conftest import Ended, end_of, run_flow, start_flow, surroundings, until_ready
+from tests.cli.conftest import Ended, answered, end_of, run_flow, start_flow, until_ready
 
 pytestmark = [pytest.mark.anyio, pytest.mark.broker]
 
@@ -323,21 +321,10 @@ async def test_nothing_is_dropped_without_a_yes(amqp_url: str, url: BrokerUrl, p
 
 
 async def asked(
-    amqp_url: str, answer: bytes, meanwhile: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
+    url: str, answer: bytes, meanwhile: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
 ) -> Ended:
     """Run `flow dead drop --all` on a terminal, and give an *answer* to its question."""
-    here, there = os.openpty()
-    command = [sys.executable, "-m", "flow", "dead", "drop", "--all"]
-    process = await anyio.open_process(command, stdin=there, env=surroundings(amqp_url))
-    os.close(there)
-    assert process.stderr is not None
-    question = b""
-    with anyio.fail_after(60):
-        while not question.endswith(b"[y/N]: "):
-            question += await process.stderr.receive()
-    assert question == b"Delete 1 parked message for good? [y/N]: "
-    await meanwhile()
-    os.write(here, answer)
-    ended = await end_of(process)
-    os.close(here)
-    return ended
+    question = b"Delete 1 parked message for good? [y/N]: "
+    return await answered(
+        "dead", "drop", "--all", dialogue=[(question, answer)], meanwhile=meanwhile, url=url
+    )

@@ -22,7 +22,8 @@ async def first_line(process: anyio.abc.Process) -> str:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_dev_prints_its_url_is_set_up_and_ends_in_peace(number: signal.Signals) -> None:
     process = await start_flow("dev", "--port", "0", "--org", "acme", "--queue", "my.queue", url="")
-    url = BrokerUrl.parse(await first_line(process))
+    told = await first_line(process)
+    url = BrokerUrl.parse(told)
 
     async with Declarer(url) as declarer:
         looks = [
@@ -32,7 +33,11 @@ async def test_dev_prints_its_url_is_set_up_and_ends_in_peace(number: signal.Sig
 
     assert [look.ready for look in looks] == [0, 0, 0, 0]
     assert (url.host, url.user) == ("127.0.0.1", "guest")
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 0
+    assert ended.err.splitlines() == [
+        f"flow: to feed acme.crm: flow push deliver acme.system.action FILE --amqp-url {told}",
+        f"flow: to feed my.queue: flow push '' my.queue FILE --amqp-url {told}",
+    ]
 
 
 async def test_dev_takes_the_next_port_when_one_is_taken() -> None:

@@ -1,5 +1,7 @@
 """`flow run --dev`: a pipeline and its broker in one process, reached from outside by its URL."""
 
+import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -93,6 +95,27 @@ async def test_what_is_pushed_to_the_printed_url_is_worked(here: dict[str, str])
     assert sorted(worked) == ["any.work 2", "cus.2.deliver 4", "mine 1 2", "wrk.2.sqs 3"]
     assert (ended.code, ended.out) == (0, "")
     assert "what it held is gone" not in ended.err
+
+
+async def test_the_commands_that_it_tells_feed_its_queues(here: dict[str, str], tmp_path: Path) -> None:
+    process = await start_flow("run", "mine:Mine", "mine:Many", "--dev", "--no-ops", url="", **here)
+    await next_line(process)
+    assert process.stderr is not None
+    said = ""
+    with anyio.fail_after(60):
+        while len(told := re.findall(r"to feed (\S+): flow (.+) FILE (.+)\n", said)) < 4:
+            said += (await process.stderr.receive()).decode()
+
+    for number, (_, words, rest) in enumerate(told, 1):
+        file = tmp_path / f"{number}.json"
+        file.write_bytes(BODY % number)
+        pushed = await run_flow(*shlex.split(words), str(file), *shlex.split(rest))
+        assert (pushed.code, pushed.err) == (0, "")
+    worked = [await next_line(process) for _ in told]
+    await end_of(process, signal.SIGTERM)
+
+    assert [queue for queue, _, _ in told] == ["acme.crm", "any.work", "wrk.2.sqs", "cus.2.deliver"]
+    assert sorted(worked) == ["any.work 2", "cus.2.deliver 4", "mine 1 2", "wrk.2.sqs 3"]
 
 
 async def test_its_end_tells_what_is_gone_with_it(here: dict[str, str]) -> None:

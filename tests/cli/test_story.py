@@ -2,15 +2,16 @@
 
 import json
 
-import anyio
 import pytest
 
 from flow.cli.errors import FAILED, USAGE
 from flow.records.database import Database
-from tests.cli.conftest import end_of, run_flow, start_flow
+from tests.cli.conftest import answered, run_flow
 from tests.records.signatures import action, page, supporter
 
 pytestmark = pytest.mark.anyio
+
+QUESTION = b"Erase the personal data of this person for good? [y/N]: "
 
 
 async def signed(database: Database) -> tuple[int, int]:
@@ -54,18 +55,14 @@ async def test_what_is_signed_while_the_question_waits_is_forgotten_as_well(
     async with database.begin() as connection:
         where = await page(connection)
         who = await supporter(connection, where, "ada")
-    process = await start_flow("forget", str(who), url="", FLOW_DATABASE_URL=database_url)
-    assert process.stdout is not None
-    assert process.stdin is not None
-    said = b""
-    with anyio.fail_after(60):
-        while b"for good?" not in said:
-            said += await process.stdout.receive()
-    async with database.begin() as connection:
-        await supporter(connection, where, "ada")
 
-    await process.stdin.send(b"y\n")
-    ended = await end_of(process)
+    async def sign() -> None:
+        async with database.begin() as connection:
+            await supporter(connection, where, "ada")
+
+    ended = await answered(
+        "forget", str(who), dialogue=[(QUESTION, b"y\n")], meanwhile=sign, FLOW_DATABASE_URL=database_url
+    )
 
     assert ended.code == 0
     assert "contacts erased: 2" in ended.out
@@ -74,21 +71,20 @@ async def test_what_is_signed_while_the_question_waits_is_forgotten_as_well(
 async def test_a_person_is_forgotten_when_it_is_confirmed(database: Database, database_url: str) -> None:
     who, made = await signed(database)
 
-    no = await run_flow("forget", str(who), FLOW_DATABASE_URL=database_url, stdin=b"n\n")
+    no = await answered("forget", str(who), dialogue=[(QUESTION, b"n\n")], FLOW_DATABASE_URL=database_url)
     yes = await run_flow("forget", str(who), "--yes", FLOW_DATABASE_URL=database_url)
-    again = await run_flow("forget", str(who), FLOW_DATABASE_URL=database_url, stdin=b"y\n")
+    again = await answered("forget", str(who), dialogue=[(QUESTION, b"y\n")], FLOW_DATABASE_URL=database_url)
     told = await run_flow("trace", str(made), FLOW_DATABASE_URL=database_url)
 
-    assert no.code == FAILED
-    assert "erased:" not in no.out
-    assert yes.out.splitlines()[:4] == [
-        f"supporters: {who}",
-        f"actions: {made}",
+    assert (no.code, no.err) == (FAILED, "flow: nothing was erased\n")
+    assert no.out == f"1 supporter ({who}), 1 action ({made})\n"
+    assert yes.out.splitlines()[:3] == [
+        f"1 supporter ({who}), 1 action ({made})",
         "contacts erased: 1",
         "actions whose custom fields, donation and tracking were erased: 1",
     ]
     assert "flow dead export" in yes.out
-    assert f"supporters: {who}, forgotten before" in again.out
+    assert again.out.startswith(f"1 supporter ({who}), 1 action ({made}), forgotten before\n")
     assert "contacts erased: 0" in again.out
     assert (yes.code, again.code) == (0, 0)
     assert "personal data erased" in told.out
@@ -101,8 +97,12 @@ async def test_a_person_is_found_by_an_address_that_no_list_of_processes_shows(
     await signed(database)
 
     shown = await run_flow("forget", "ada@example.org", FLOW_DATABASE_URL=database_url)
-    unknown = await run_flow("forget", "-", FLOW_DATABASE_URL=database_url, stdin=b"eve@example.org\n")
-    asked = await run_flow("forget", "-", FLOW_DATABASE_URL=database_url, stdin=b"Ada@Example.org\ny\n")
+    unknown = await run_flow(
+        "forget", "-", "--yes", FLOW_DATABASE_URL=database_url, stdin=b"eve@example.org\n"
+    )
+    nobody = await run_flow("forget", "-", FLOW_DATABASE_URL=database_url, stdin=b"Ada@Example.org\ny\n")
+    dialogue = [(b"E-mail address: ", b"Ada@Example.org\n"), (QUESTION, b"y\n")]
+    asked = await answered("forget", "-", dialogue=dialogue, FLOW_DATABASE_URL=database_url)
     by_reference = await run_flow("forget", "ref-ada", "--yes", FLOW_DATABASE_URL=database_url)
 
     assert shown.code == USAGE
@@ -110,6 +110,8 @@ async def test_a_person_is_found_by_an_address_that_no_list_of_processes_shows(
     assert unknown.err.startswith("flow: there is no supporter with this address in ")
     assert "eve" not in unknown.err + unknown.out
     assert unknown.code == FAILED
+    assert (nobody.code, nobody.out) == (USAGE, "")
+    assert "there is no terminal to ask on: --yes erases without a question\n" in nobody.err
     assert "contacts erased: 1" in asked.out
     assert asked.code == 0
     assert "contacts erased: 0" in by_reference.out

@@ -63,11 +63,40 @@ async def test_a_planted_bug_is_caught_and_its_seed_shows_it_again(
 
 
 async def test_where_nothing_is_delivered_nothing_is_verified() -> None:
-    ended = await run_flow("verify", f"{PLANTED}:Refusing", "--schedules", "1", "--messages", "5")
+    ended = await run_flow("verify", f"{PLANTED}:Refusing", "--messages", "5")
 
     assert ended.code == 1
+    assert "seed 2" not in ended.out  # the other schedules would end in the same way
     assert "seed 1: 6 messages: 6 parked\n" in ended.out
     assert "wrong: nothing was delivered, so nothing was verified: no good\n" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("named", "answered"),
+    [
+        ([], '[{"id": number, "status": text}, …]'),
+        (["--answer", f"{PLANTED}:numbered"], "what --answer returned"),
+    ],
+)
+async def test_an_answer_that_does_not_fit_is_told_at_once(named: list[str], answered: str) -> None:
+    ended = await run_flow("verify", f"{PLANTED}:Picky", "--messages", "5", *named)
+
+    assert ended.code == 1
+    why = (
+        f"the double of the target answered a POST with {answered}, and then came: the answer cannot be read"
+    )
+    assert f"wrong: nothing was delivered, so nothing was verified: {why}. If the pipeline" in ended.out
+    assert "let --answer MODULE:FUNCTION give it: until then its own mistakes stay hidden\n" in ended.out
+    assert "seed 2" not in ended.out
+    assert "twice:" not in ended.out
+    assert "4711" not in ended.out
+
+
+async def test_with_the_answer_that_it_expects_the_same_pipeline_passes() -> None:
+    ended = await run_flow("verify", f"{PLANTED}:Picky", "--schedules", "2", "--answer", f"{PLANTED}:nobody")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith(f"{ARRIVED}\n")
 
 
 async def test_what_never_ends_is_ended_and_is_wrong() -> None:

@@ -66,3 +66,28 @@ async def test_waiting_for_an_effect_ends_with_it() -> None:
                 await crm.until(lambda: "a" in crm.records)
 
         assert crm.effects == {"a": 1}
+
+
+async def test_a_taken_port_is_a_sentence() -> None:
+    command = [sys.executable, "-m", "flow.demo.crm_server", "--port"]
+    async with CrmServer() as crm:
+        ended = await anyio.run_process([*command, str(crm.port)], check=False)
+
+    assert (ended.returncode, ended.stdout) == (78, b"")
+    taken = f"port {crm.port} on 127.0.0.1 is taken: choose another with --port (0: any free one)"
+    assert ended.stderr.decode() == f"flow: {taken}\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "printed"), [({}, ["CRM_URL", "CRM_TOKEN"]), ({"CRM_TOKEN": "t"}, ["CRM_URL"])]
+)
+def test_it_prints_the_settings_that_are_not_known(given: dict[str, str], printed: list[str]) -> None:
+    bare = {name: value for name, value in os.environ.items() if name != "CRM_TOKEN"}
+    command = [sys.executable, "-m", "flow.demo.crm_server"]
+    with subprocess.Popen(command, env=bare | given, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        first = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        lines = [first, *running.stdout]
+
+    assert [line.partition("=")[0] for line in lines] == printed

@@ -10,7 +10,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flow.demo.crm_server import Server, bound
+from flow.demo.crm_listening import Server, bound
 from tests.nodes.rabbitmq_node import Certificate
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import httpx2
 from msgspec import Struct
 
-from flow import Batch, Batching, Message, Pipeline, Reject, Settings, Unavailable
+from flow import Batch, Batching, Message, Pipeline, Reject, Retry, Settings, Unavailable
 from flow.schema import ActionMessage
 
 
@@ -100,6 +100,18 @@ class Refusing(Calling):
         raise Reject("no good")
 
 
+class Picky(Calling):
+    """Right, and reads another answer than the double usually gives."""
+
+    queue = "acme.crm"
+    batching = Batching(size=10)
+
+    async def handle_batch(self, batch: Batch[ActionMessage]) -> None:
+        answer = await self.http.post("/members", json=[{"id": one} for one in ids(batch)])
+        if not all(isinstance(one, str) for one in answer.raise_for_status().json()):
+            raise Retry("the answer cannot be read")
+
+
 class Down(Calling):
     """Waits for ever."""
 
@@ -136,6 +148,16 @@ class OwnType(Pipeline[Own]):
 def accepted(_: str, __: str, body: dict[str, str]) -> dict[str, str]:
     """Answer as the target of `OwnType` does."""
     return {"accepted": body["number"]}
+
+
+def nobody(_: str, __: str, ___: object) -> list[str]:
+    """Name nobody, as `Picky` expects."""
+    return []
+
+
+def numbered(_: str, __: str, ___: object) -> list[int]:
+    """Answer with what `Picky` does not expect."""
+    return [4711]
 
 
 def unwritable(_: str, __: str, body: object) -> object:

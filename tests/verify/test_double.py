@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 import httpx2
 import pytest
 
-from flow.verify.double import FINE, Double, plan
+from flow.verify.double import FINE, Double, plan, shape
 from flow.verify.history import Ending, History
 from flow.verify.marks import Marks
 
@@ -60,6 +60,18 @@ async def test_a_list_is_answered_item_by_item_also_when_it_comes_in_chunks() ->
         answer = await client.post("/contacts", content=chunks())
 
     assert answer.json() == [{"id": "one", "status": "ok"}, {"id": "two", "status": "ok"}]
+
+
+@pytest.mark.parametrize(
+    ("value", "looks"),
+    [
+        ([{"id": 7, "status": "ok"}, {"id": 8}], '[{"id": number, "status": text}, …]'),
+        ({"id": "ada@example.org", "tries": [1.5], "fine": True, "why": None}, None),
+        ([], "[]"),
+    ],
+)
+def test_an_answer_is_told_by_its_shape(value: object, looks: str | None) -> None:
+    assert shape(value) == (looks or '{"id": text, "tries": [number, …], "fine": true or false, "why": null}')
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -15,9 +15,11 @@ RETRYING = Decision(Outcome.RETRYING, "it answered 500")
 Act = Callable[[History], None]
 
 
-def call(ending: Ending, *about: int, place: str = "POST /contacts") -> Act:
+def call(ending: Ending, *about: int, place: str = "POST /contacts", fault: str = "") -> Act:
     def act(history: History) -> None:
-        history.end(history.begin(set(about), place), ending)
+        made = history.begin(set(about), place)
+        made.fault = fault
+        history.end(made, ending)
 
     return act
 
@@ -49,6 +51,16 @@ TAKEN, UNTOLD, REFUSED = (call(one, 0) for one in Ending)
 ACK = settle("ack", DELIVERED)
 FOUND = call(Ending.TAKEN, 0, place="POST /search")
 SEEN = call(Ending.TAKEN, 9)  # a call that shows that the double is in use
+
+
+def looked(history: History) -> None:
+    history.others += 1
+    history.answers["GET"] = "[]"
+
+
+FAULTY = call(Ending.REFUSED, 0, fault="answered 500")
+SLOW = call(Ending.TAKEN, 0, fault="was slow")
+PARK = settle("ack", PARKED)
 
 
 def judged(*acts: Act, held: dict[int, str] | None = None, parked: tuple[int, ...] = ()) -> Review:
@@ -140,3 +152,23 @@ def test_calls_that_speak_of_nobody_leave_it_open_what_arrived() -> None:
 
     assert found.wrong == []
     assert found.unchecked.startswith("no call at the address in CRM_URL speaks of a message")
+
+
+@pytest.mark.parametrize(
+    ("acts", "answered", "vain"),
+    [
+        ((PARK,), "", True),
+        ((looked, PARK), "a GET with []", True),
+        ((looked, TAKEN, PARK), "a GET with []", True),
+        ((looked, FAULTY, PARK), "", False),
+        ((looked, SLOW, PARK), "", False),
+        ((looked, TAKEN, ACK), "", False),
+        ((looked, settle("ack", Decision(Outcome.SKIPPED, "a test"))), "", False),
+    ],
+)
+def test_an_answer_is_blamed_only_where_it_was_given_and_nothing_delivered(
+    acts: tuple[Act, ...], answered: str, vain: bool
+) -> None:
+    found = judged(*acts, parked=(0,))
+
+    assert (found.answered, found.vain) == (answered, vain)
