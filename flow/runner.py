@@ -156,7 +156,8 @@ class Runner:
     async def _work(self) -> None:
         if self._journal is None:
             log.info(
-                "%s: messages that crash the process are not guarded against without FLOW_STATE_DIR",
+                "%s: nothing guards against messages that crash the process: "
+                "FLOW_STATE_DIR or FLOW_DATABASE_URL would",
                 self.pipeline.name,
             )
         pipeline = self.pipeline

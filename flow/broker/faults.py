@@ -25,6 +25,7 @@ from flow.errors import (
     TopologyMismatch,
     Unanswered,
 )
+from flow.topology import made_with
 
 LONGEST_QUOTE = 300  # characters of the broker's own words
 NOT_FOUND, ACCESS_REFUSED, NOT_ALLOWED = 404, 403, 530  # reply codes of AMQP 0-9-1
@@ -93,7 +94,7 @@ def no_queue(url: BrokerUrl, queue: str) -> NotFound:
         return NotFound(f"{queue} is missing: have the campaign server declare it, or correct its name")
     return NotFound(
         f"The queue {queue} does not exist in the virtual host {url.vhost} of {url.place}: "
-        f"run flow setup --queue {queue}, or correct its name"
+        f"run {made_with(queue)}, or correct its name"
     )
 
 

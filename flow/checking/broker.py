@@ -7,11 +7,10 @@ from flow.broker.connecting import connect
 from flow.broker.declaring import Declarer
 from flow.broker.faults import no_queue
 from flow.broker.url import BrokerUrl
-from flow.campaign_server import server_queue
 from flow.checking.declared import PipelineClass
 from flow.checking.finding import Tell, caution, ok, unchecked, wrong
 from flow.errors import BrokerError, NotFound, NoVirtualHost
-from flow.topology import PARK_EXCHANGE, made_with
+from flow.topology import PARK_EXCHANGE
 
 NAME = "flow check"
 HEARTBEAT = 10  # seconds
@@ -46,18 +45,10 @@ async def check_queue(url: BrokerUrl, cls: PipelineClass, tell: Tell) -> int | N
             look = await declarer.look(queue)
     except BrokerError as error:
         missing = isinstance(error, NotFound) and not isinstance(error, NoVirtualHost)
-        tell(wrong(missing_queue(url, queue) if missing else str(error)))
+        tell(wrong(str(no_queue(url, queue)) if missing else str(error)))
         return None
     tell(ok(f"the queue {queue} exists, with {look.ready} messages ready and {look.consumers} consumers"))
     return look.consumers
-
-
-def missing_queue(url: BrokerUrl, queue: str) -> str:
-    """Tell that *queue* is missing, and the command that makes it, unless a campaign server does."""
-    if server_queue(queue) is not None:
-        return str(no_queue(url, queue))
-    where = f"The queue {queue} does not exist in the virtual host {url.vhost} of {url.place}"
-    return f"{where}: run {made_with(queue)}, or correct its name"
 
 
 async def check_park(url: BrokerUrl, cls: PipelineClass, tell: Tell) -> None:

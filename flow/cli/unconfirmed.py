@@ -8,6 +8,7 @@ import click
 
 from flow.cli.errors import exit_code, say
 from flow.cli.private import new_file
+from flow.errors import DecodeError
 from flow.exits import FAILED
 from flow.plumbing.push import Outgoing, Push, Unconfirmed
 from flow.plumbing.report import written
@@ -30,6 +31,7 @@ class Report:
         self._file: BinaryIO | None = new_file(self._path) if path else None
         self._lost = False
         self._told = 0
+        self._malformed = 0  # failed before anything was sent, and would again
         self.unconfirmed = 0
         """How many messages are kept."""
 
@@ -46,6 +48,7 @@ class Report:
     def failed(self, unconfirmed: Unconfirmed[Outgoing]) -> None:
         """Tell the first few errors, each with its line and never with its body."""
         self._told += 1
+        self._malformed += isinstance(unconfirmed.error, DecodeError)
         if self._told <= TOLD:
             where = f"line {unconfirmed.number}: " if self._by_line else ""
             say(f"{where}{unconfirmed.error}")
@@ -85,6 +88,12 @@ class Report:
             say(f"{count} not known to be confirmed{doubt}")
         else:
             again = f"push them again with flow push --again {self._path}"
+            if self._malformed == self.unconfirmed:
+                again = f"correct them, or push them as they are with flow push --raw --again {self._path}"
+            elif self._malformed:
+                again += (
+                    f"; {self._malformed} of them must be corrected before, or pushed as they are with --raw"
+                )
             say(f"{count} not known to be confirmed{doubt}: {again}")
 
     def _opened(self) -> BinaryIO | None:
@@ -98,5 +107,6 @@ class Report:
 
     def _discard(self) -> None:
         if self._by_line:
-            say("nothing was pushed: the whole input can be pushed again")
+            correct = "correct what is wrong in it, then " if self._malformed else ""
+            say(f"nothing was pushed: {correct}the whole input can be pushed again")
         self.unconfirmed = 0

@@ -118,7 +118,8 @@ async def test_lines_that_are_no_json_are_named_by_their_number_and_kept(
     assert ended.err.splitlines() == [
         "flow: line 2: it is not valid JSON in UTF-8; --raw would push it as it is",
         "flow: line 5: it is not valid JSON in UTF-8; --raw would push it as it is",
-        f"flow: 2 lines are not known to be confirmed: push them again with flow push --again {kept}",
+        "flow: 2 lines are not known to be confirmed: correct them, or push them as they are with "
+        f"flow push --raw --again {kept}",
     ]
     assert ended.out.startswith("pushed 2, confirmed 2 in ")
     assert [one.body for one in entries(kept)] == [b'{"name": "Secret"', b"\xff"]
@@ -332,7 +333,7 @@ async def test_without_a_name_the_report_is_a_new_file_beside_the_caller(
         "push", *TARGET, "--lines", url=amqp_url, stdin=b'{"a": 1}\n{"name": "Secret"', folder=tmp_path
     )
 
-    kept = tmp_path / ended.err.split("flow push --again ")[1].strip()
+    kept = tmp_path / ended.err.split("flow push --raw --again ")[1].strip()
     assert ended.code == 1
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert [one.body for one in entries(kept)] == [b'{"name": "Secret"']
@@ -463,3 +464,31 @@ async def test_wrong_usage_exits_with_2(amqp_url: str, arguments: tuple[str, ...
 
     assert ended.code == 2
     assert sentence in ended.err
+
+
+async def test_raw_lines_of_a_report_are_pushed_as_they_are(
+    amqp_url: str, url: BrokerUrl, tmp_path: Path
+) -> None:
+    kept = tmp_path / "unconfirmed"
+    arguments = ("--lines", "--unconfirmed", str(kept))
+    await run_flow("push", *TARGET, *arguments, url=amqp_url, stdin=b'{"a": 1}\n{"b"\n')
+
+    ended = await run_flow("push", "--raw", "--again", str(kept), url=amqp_url, folder=tmp_path)
+
+    assert ended.code == 0, ended.err
+    assert sorted(await bodies_of(url, "acme.crm", 2)) == [b'{"a": 1}', b'{"b"']
+
+
+async def test_nothing_of_a_file_that_is_all_wrong_is_to_be_pushed_again_as_it_is(
+    amqp_url: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "lines"
+    source.write_bytes(b'{"a"\n{"b"\n')
+
+    ended = await run_flow("push", *TARGET, str(source), "--lines", url=amqp_url, folder=tmp_path)
+
+    assert ended.code == 1
+    assert (
+        "flow: nothing was pushed: correct what is wrong in it, then the whole input can be pushed again"
+        in (ended.err)
+    )
