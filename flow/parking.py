@@ -132,6 +132,16 @@ def read_parked(message: Message[Any]) -> Parked:
     )
 
 
+def park_id(queue: str | None, parked_at: datetime | None, message_id: str | None, body: bytes) -> str:
+    """Return what a parked message is called, with the message id that its copy has in the park.
+
+    It is made from what does not change when the broker delivers it again; a header such as the count does.
+    """
+    digest = blake2b(f"{queue}\0{parked_at}\0{message_id or ''}\0".encode("utf-8", "replace"), digest_size=6)
+    digest.update(body)
+    return digest.hexdigest()
+
+
 def replay_headers(parked: Parked) -> dict[str, str | int]:
     """Return the headers with which a *parked* message goes back to its queue.
 
@@ -198,11 +208,7 @@ def _properties(message: Message[Any]) -> Properties:
 
 
 def _identifier(message: Message[Any], queue: str | None, parked_at: datetime | None) -> str:
-    """From what does not change when the broker delivers it again; a header such as the count does."""
-    identifier = _properties(message).message_id or ""
-    digest = blake2b(f"{queue}\0{parked_at}\0{identifier}\0".encode("utf-8", "replace"), digest_size=6)
-    digest.update(message.raw)
-    return digest.hexdigest()
+    return park_id(queue, parked_at, _properties(message).message_id, message.raw)
 
 
 def _action_id(body: bytes) -> int | None:

@@ -12,6 +12,7 @@ from flow.message import Message
 from flow.metrics import PipelineMetrics
 from flow.outcome import Unavailable
 from flow.pipeline import Pipeline
+from flow.plumbing.dead import Selection, visit
 from flow.ratelimit import RateLimit
 from flow.runner import Runner, RunOptions
 from flow.schema import IdsMessage
@@ -70,6 +71,23 @@ async def test_a_confirmed_copy_in_the_park_is_counted(queues: Queues, running: 
     await until(lambda: runner.account.parked == 1)
 
     assert published(runner.metrics) == {"confirmed": 1}
+
+
+async def test_what_is_logged_of_a_parked_message_finds_it_in_the_park(
+    queues: Queues, running: Start, amqp_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await queues.make("ids")
+    await queues.make(DEAD_QUEUE)
+    await queues.channel.exchange_declare(PARK_EXCHANGE, exchange_type="fanout", durable=True)
+    await queues.channel.queue_bind(DEAD_QUEUE, PARK_EXCHANGE)
+    await queues.fill("ids", [b"{"])
+
+    runner = running()
+    await until(lambda: runner.account.parked == 1)
+    look = await visit(BrokerUrl.parse(amqp_url), Selection(), lambda message, parked: None)
+
+    [name] = look.found
+    assert f" at attempt 1 as {name}: " in caplog.text
 
 
 async def test_a_copy_that_no_queue_takes_is_counted_as_returned(queues: Queues, running: Start) -> None:
