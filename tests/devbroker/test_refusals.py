@@ -213,6 +213,11 @@ REFUSED: list[tuple[list[Any], int, str]] = [
         406,
         invalid("x-dead-letter-strategy", ": invalid_dlx_strategy"),
     ),
+    (
+        [queue(x_single_active_consumer="yes")],
+        406,
+        invalid("x-single-active-consumer", ": {{unacceptable_type,longstr}}"),
+    ),
     ([quorum(x_max_priority=3)], 406, invalid("x-max-priority", " of queue type rabbit_quorum_queue")),
     (
         [durable_quorum(durable=False)],
@@ -399,6 +404,18 @@ async def test_octets_that_are_no_frame_close_the_connection(
 
     assert refused.value.code == code
     assert refused.value.text == text
+
+
+async def test_a_time_beyond_the_calendar_is_refused_like_any_other(client: Client) -> None:
+    value = b"\x0ex-max-priorityT\x7f" + b"\xff" * 7
+    declare = b"\x00\x32\x00\x0a\x00\x00\x01q\x00" + len(value).to_bytes(4, "big") + value
+    await client.stream.send(b"\x01\x00\x01" + len(declare).to_bytes(4, "big") + declare + b"\xce")
+
+    with pytest.raises(Closed) as refused:
+        await client.receive()
+
+    assert refused.value.code == 406
+    assert '"expected integer, got timestamp"' in refused.value.text
 
 
 NOTHING_WRONG: list[list[Any]] = [
