@@ -160,7 +160,12 @@ class Channel:
         tags = [tag]
         if multiple:
             tags = list(takewhile(lambda number: not tag or number <= tag, self._unacked))
-        self._dispose([self._unacked.pop(number) for number in tags], outcome)
+        settled = {number: self._unacked.pop(number) for number in tags}
+        try:
+            self._dispose(list(settled.values()), outcome)
+        except Exception:
+            self._unacked |= settled  # a defect ends the connection; what it held must come back
+            raise
         if self._faults.armed:
             self._faults.strike("after ack", self._line)
 

@@ -147,13 +147,15 @@ class VirtualHost:
 
     def _dead_letter(self, queue: Queue, entry: Entry, reason: str) -> bool:
         """Return whether at least one queue took it, and none refused."""
-        exchange = queue.terms.dead_letter_exchange or ""
+        exchange, key = queue.terms.dead_letter_exchange or "", queue.terms.dead_letter_key
+        if (exchange and exchange not in self.exchanges) or not tables.is_short(key or ""):
+            return False  # also what no frame could name
         message = deadletter.dead(
             entry.message,
             reason=reason,
             queue=queue.name,
             exchange=exchange,
-            key=queue.terms.dead_letter_key,
+            key=key,
             now=self.clock.time(),
         )
         targets = self.route(exchange, keys_of(message))

@@ -211,3 +211,55 @@ async def test_the_old_recover_is_not_provided_either(devbroker: DevBroker) -> N
 
     assert refused.value.code == 540
     assert "Basic.RecoverAsync is not provided by the development broker" in refused.value.text
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["moved", "waited"])
+async def test_a_defect_at_a_time_to_come_leaves_the_others_alone(
+    devbroker: DevBroker, caplog: pytest.LogCaptureFixture, moved: bool
+) -> None:
+    rung = anyio.Event()
+    devbroker.clock.at(devbroker.clock.now() + 0.1, lambda: [][1])
+    devbroker.clock.at(devbroker.clock.now() + 0.2, rung.set)
+
+    if moved:
+        devbroker.clock.advance(1)
+    with anyio.fail_after(20):
+        await rung.wait()
+
+    assert "this is a defect of it" in caplog.text
+    async with await Client.connect(devbroker.url()) as client:
+        assert await client.nothing()
+
+
+async def test_what_a_defect_left_unsettled_comes_back(
+    devbroker: DevBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await Client.connect(devbroker.url()) as client:
+        await client.declare("q")
+        await client.publish(b"m", "q")
+        content = await client.take_held("q")
+        devbroker.watch(lambda _, __, how: [][1] if how == "reject" else None)
+
+        await client.send(Basic.Reject(content.method.delivery_tag, False))
+        with pytest.raises(Closed):
+            await client.receive()
+
+    assert devbroker.lengths() == {"q": 1}
+    assert "this is a defect of it" in caplog.text
+
+
+async def test_a_count_that_is_no_number_begins_anew(devbroker: DevBroker) -> None:
+    """RabbitMQ's queue fails at it, and loses the message."""
+    async with await Client.connect(devbroker.url()) as client:
+        await client.declare("dead")
+        await client.declare(
+            "q", arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+        )
+        forged = {"x-death": [{"queue": "q", "reason": "rejected", "count": "x"}, 5]}
+        await client.publish(b"m", "q", headers=forged)
+        content = await client.take_held("q")
+
+        await client.send(Basic.Reject(content.method.delivery_tag, False))
+
+        got = await client.take("dead")
+        assert got.headers["x-death"] == [{"count": 1, "queue": "q", "reason": "rejected"}]
