@@ -277,14 +277,8 @@ class Connection:
 
     def _confirm(self) -> None:
         confirming, self._confirming = self._confirming, []
-        delay = self.faults.confirm_delay
         for channel in confirming:
-            if self.faults.confirms_withheld:
-                channel.withhold()
-            elif delay:
-                self._clock.at(self._clock.now() + delay, channel.confirm)
-            else:
-                channel.confirm()
+            channel.confirm()
 
     def _answer(self, method: Any, channel: int = 0) -> None:
         self.write(wire.method_frame(method, channel))

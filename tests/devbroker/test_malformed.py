@@ -245,7 +245,9 @@ def test_frames_may_be_cut_anywhere(cuts: list[int]) -> None:
         at += cut
     victim.connection.feed(octets[at:])
 
-    assert len(victim.connection.take()) == len(whole.connection.take())
+    confirm = wire.ack_frame(1, 1, False)  # it does not come if the channel ends in the same segment
+    said, said_by_whole = (one.connection.take().replace(confirm, b"") for one in (victim, whole))
+    assert len(said) == len(said_by_whole)
 
 
 TEXTS = st.sampled_from(("", "q", "dead", "expired", "rejected", "amq.fanout", "amq.topic", "k" * 256))
