@@ -24,7 +24,14 @@ COMPARED_QUORUM = (
     "x-message-ttl",
 )
 """Arguments that must be the same when a queue is declared again, in RabbitMQ's order; others are ignored."""
-ONLY_QUORUM = ("x-delivery-limit", "x-dead-letter-strategy")
+ONLY_QUORUM = (
+    "x-delivery-limit",
+    "x-dead-letter-strategy",
+    "x-quorum-initial-group-size",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+)
+ONLY_CLASSIC = ("x-max-priority", "x-queue-mode", "x-queue-version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +59,7 @@ def read_terms(arguments: Table, where: str) -> Terms:
     """
     reader = _Reader(arguments, where)
     quorum = reader.queue_type() == "quorum"
-    for name in ONLY_QUORUM if not quorum else ("x-max-priority",):
+    for name in ONLY_CLASSIC if quorum else ONLY_QUORUM:
         if name in arguments:
             of_type = "rabbit_quorum_queue" if quorum else "rabbit_classic_queue"
             raise ChannelRefusal(406, f"invalid arg '{name}' for {where} of queue type {of_type}")

@@ -135,7 +135,7 @@ class Connection:
         longest = self._agreed.frame_max - wire.OVERHEAD
         while end - at >= wire.OVERHEAD and not self.ended:
             kind, number, size = wire.head_of.unpack_from(buffer, at)
-            if size > longest:
+            if size > longest + wire.TOLERANCE:
                 raise Malformed(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{longest}}}")
             last = at + 7 + size
             if last >= end:
@@ -194,6 +194,8 @@ class Connection:
 
     def _channel_method(self, number: int, channel: Channel | None, method: Any) -> None:
         """Open or close a channel."""
+        if channel is not None and not channel.closing:
+            channel.incoming.check_none()
         if isinstance(method, ChannelMethods.Open):
             self._open_channel(number)
         elif channel is None:
@@ -220,9 +222,9 @@ class Connection:
             raise ConnectionRefusal(504, "second 'channel.open' seen")
         most = self._agreed.channel_max
         if len(self.channels) >= most:
-            raise ConnectionRefusal(
-                530, f"number of channels opened ({most}) has reached the negotiated channel_max ({most})"
-            )
+            told = f"number of channels opened ({most}) has reached the negotiated channel_max ({most})"
+            self._refuse(ConnectionRefusal(530, told))
+            return
         self.channels[number] = Channel(self, number)
         self._answer(ChannelMethods.OpenOk(), number)
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from flow.devbroker import deadletter, properties, tables
 from flow.devbroker.arguments import read_terms
@@ -42,17 +42,16 @@ class VirtualHost:
         """Name a queue or an exchange as RabbitMQ's texts do."""
         return f"{kind} '{name}' in vhost '{self.name}'"
 
-    def route(self, exchange: str, keys: Iterable[str]) -> list[Queue]:
+    def route(self, exchange: str, keys: Sequence[str]) -> list[Queue]:
         """Return the queues of a message, each once; what no binding matches goes the alternate way."""
+        if not exchange:
+            return list(dict.fromkeys(self.queues[key] for key in keys if key in self.queues))
         found: dict[Queue, None] = {}
         seen: set[str] = set()
         while exchange not in seen:
             seen.add(exchange)
-            if not exchange:
-                found.update((self.queues[key], None) for key in keys if key in self.queues)
-                break
             known = self.exchanges.get(exchange)
-            if known is None:
+            if known is None:  # nor is the default exchange an alternate one
                 break
             for key in keys:
                 found.update((queue, None) for queue in known.route(key))

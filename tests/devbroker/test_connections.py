@@ -58,6 +58,21 @@ async def test_no_more_channels_than_agreed(broker: Party) -> None:
 
     assert refused.value.code == 530
     assert "channel_max (2)" in refused.value.text
+    assert refused.value.method == (0, 0)
+
+
+async def test_a_frame_may_be_a_little_longer_than_agreed(broker: Party) -> None:
+    client = await broker.connect(tune={"frame_max": 4096})
+    await client.declare("q")
+    await client.publish(b"m" * 4096, "q")
+    await client.reach("q", 1)
+
+    await client.publish(b"m" * 4097, "q")
+
+    with pytest.raises(Closed) as refused:
+        await client.receive()
+    assert refused.value.code == 501
+    assert refused.value.text == "FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,4097,4088}"
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def certain(frame: bytes) -> bool:
     if len(frame) < 8:
         return False
     kind, _, size = wire.head_of.unpack_from(frame)
-    if size > 131072 - wire.OVERHEAD:
+    if size > 131072:
         return True
     whole = 7 + size < len(frame)
     return whole and (frame[7 + size] != wire.END or kind not in (1, 2, 3, 8) or (kind == 8 and size > 0))
