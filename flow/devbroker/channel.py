@@ -74,8 +74,7 @@ class Channel:
 
     def deliver(self, consumer: Consumer, entry: Entry) -> None:
         """Send *entry* to the client."""
-        if not consumer.no_ack:
-            consumer.unacked += 1
+        consumer.unacked += 1
         self._hand_over(consumer.head, b"", consumer.queue, entry, consumer, consumer.no_ack)
         if self._faults.armed:
             self._faults.strike("delivery", self._line)

@@ -87,6 +87,13 @@ class VirtualHost:
                 self.unbound(exchange)
         return queue.delete()
 
+    def delete(self) -> None:
+        """Be gone, with all queues."""
+        for queue in list(self.queues.values()):
+            self.delete_queue(queue)
+        if self._again is not None:
+            self._again.cancel()
+
     def unbound(self, exchange: Exchange[Queue]) -> None:
         """Remove *exchange* if it wants to go with its last binding."""
         if exchange.auto_delete and not exchange.bindings:

@@ -4,7 +4,7 @@ import anyio
 import pytest
 from pamqp.commands import Basic, Exchange, Queue, Tx
 
-from flow.devbroker.connection import FULL
+from flow.devbroker.connection import CLOSE_WAIT, FULL
 from flow.devbroker.server import CHUNK, MOST, DevBroker
 from tests.devbroker.client import Client, Closed, Content
 
@@ -156,6 +156,32 @@ async def test_a_deleted_vhost_ends_its_connections(devbroker: DevBroker) -> Non
 
     with pytest.raises(Closed):
         await client.receive()
+    await client.abort()
+
+
+async def test_a_deleted_vhost_leaves_nothing_to_be_done(devbroker: DevBroker) -> None:
+    devbroker.add_vhost("other")
+    client = await Client.connect(devbroker.url("other"))
+    await client.declare("old", arguments={"x-message-ttl": 60_000, "x-expires": 60_000})
+    await client.publish(b"m", "old")
+    await reject_one(client)
+
+    devbroker.delete_vhost("other")
+    devbroker.delete_vhost("other")
+
+    assert not [alarm for _, _, alarm in devbroker.clock._alarms if alarm.call is not None]
+    await client.abort()
+
+
+async def test_a_client_that_does_not_agree_with_its_end_is_dropped(devbroker: DevBroker) -> None:
+    client = await Client.connect(devbroker.url())
+    await client.stream.send(b"nonsense that is no frame")
+    assert b"FRAME_ERROR" in await client.stream.receive()
+
+    devbroker.clock.advance(CLOSE_WAIT + 1)
+
+    with anyio.fail_after(20), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        await client.stream.receive()
     await client.abort()
 
 
