@@ -213,6 +213,7 @@ async def test_each_confirm_is_as_late_as_the_fault_says(dev: DevBroker, client:
     assert await client.nothing()
     dev.clock.advance(30)
     assert (await client.receive()).delivery_tag == 2
+    assert not dev.faults._late._waiting
 
 
 async def test_late_confirms_come_when_the_faults_are_cleared(dev: DevBroker, client: Client) -> None:
