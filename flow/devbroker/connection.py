@@ -133,9 +133,10 @@ class Connection:
             self._greet(buffer)
             at = len(wire.GREETING)
         longest = self._agreed.frame_max - wire.OVERHEAD
+        most = longest + wire.TOLERANCE
         while end - at >= wire.OVERHEAD and not self.ended:
             kind, number, size = wire.head_of.unpack_from(buffer, at)
-            if size > longest + wire.TOLERANCE:
+            if size > most:
                 raise Malformed(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{longest}}}")
             last = at + 7 + size
             if last >= end:
