@@ -24,8 +24,14 @@ COMPARED_QUORUM = (
     "x-message-ttl",
 )
 """Arguments that must be the same when a queue is declared again, in RabbitMQ's order; others are ignored."""
-ONLY_QUORUM = ("x-delivery-limit", "x-dead-letter-strategy")
-NOT_PROVIDED = ("x-max-priority", "x-single-active-consumer")
+ONLY_QUORUM = (
+    "x-delivery-limit",
+    "x-dead-letter-strategy",
+    "x-quorum-initial-group-size",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+)
+ONLY_CLASSIC = ("x-max-priority", "x-queue-mode", "x-queue-version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +59,16 @@ def read_terms(arguments: Table, where: str) -> Terms:
     """
     reader = _Reader(arguments, where)
     quorum = reader.queue_type() == "quorum"
-    for name in ONLY_QUORUM if not quorum else ("x-max-priority",):
+    for name in ONLY_CLASSIC if quorum else ONLY_QUORUM:
         if name in arguments:
             of_type = "rabbit_quorum_queue" if quorum else "rabbit_classic_queue"
             raise ChannelRefusal(406, f"invalid arg '{name}' for {where} of queue type {of_type}")
-    for name in NOT_PROVIDED:
-        if name in arguments and tables.plain(arguments[name]):
-            raise ConnectionRefusal(540, f"{name} of {where} is not provided by the development broker")
+    asked = {
+        "x-max-priority": reader.number("x-max-priority"),
+        "x-single-active-consumer": reader.flag("x-single-active-consumer"),
+    }
+    for name in filter(asked.get, asked):
+        raise ConnectionRefusal(540, f"{name} of {where} is not provided by the development broker")
     expires = reader.number("x-expires", least=1, most=LONGEST_TIME)
     ttl = reader.number("x-message-ttl", most=LONGEST_TIME)
     exchange = reader.name("x-dead-letter-exchange")
@@ -110,6 +119,12 @@ class _Reader:
         if most is not None and number > most:
             self.refuse(name, f"{{value_too_large,{number}}}")
         return number
+
+    def flag(self, name: str) -> bool:
+        value = self.arguments.get(name, b"t\x00")
+        if value[:1] != b"t":
+            self.refuse(name, f"{{unacceptable_type,{tables.kind(value)}}}")
+        return value != b"t\x00"
 
     def name(self, name: str) -> str | None:
         value = self.arguments.get(name)

@@ -74,8 +74,7 @@ class Channel:
 
     def deliver(self, consumer: Consumer, entry: Entry) -> None:
         """Send *entry* to the client."""
-        if not consumer.no_ack:
-            consumer.unacked += 1
+        consumer.unacked += 1
         self._hand_over(consumer.head, b"", consumer.queue, entry, consumer, consumer.no_ack)
         if self._faults.armed:
             self._faults.strike("delivery", self._line)
@@ -94,8 +93,12 @@ class Channel:
             self._answer(Basic.Cancel(consumer.tag, True))
 
     def release(self) -> None:
-        """Give everything back, as the channel ends; doing it again changes nothing."""
-        self.confirm()
+        """Give everything back, as the channel ends; doing it again changes nothing.
+
+        What was published in this burst is never answered: it is done, and the client cannot know.
+        """
+        if self._confirms is not None:
+            self._confirms.drop()
         for consumer in list(self.consumers.values()):
             self._leave(consumer)
         held, self._unacked = list(self._unacked.values()), {}
@@ -107,14 +110,13 @@ class Channel:
             consumer.queue.wake(consumer)
 
     def confirm(self) -> None:
-        """Answer what was published in this burst."""
-        if self._confirms is not None:
+        """Answer what was published in this burst, unless a fault has it wait."""
+        if self._confirms is None:
+            return
+        if self._faults.confirms_withheld or self._faults.confirm_delay:
+            self._faults.delay(self._confirms.postpone())
+        else:
             self._confirms.flush()
-
-    def withhold(self) -> None:
-        """Never answer what was published in this burst."""
-        if self._confirms is not None:
-            self._confirms.withhold()
 
     def _method(self, content: bytes) -> None:
         number = wire.number_of.unpack_from(content)[0] if len(content) >= 4 else 0
@@ -160,7 +162,12 @@ class Channel:
         tags = [tag]
         if multiple:
             tags = list(takewhile(lambda number: not tag or number <= tag, self._unacked))
-        self._dispose([self._unacked.pop(number) for number in tags], outcome)
+        settled = {number: self._unacked.pop(number) for number in tags}
+        try:
+            self._dispose(list(settled.values()), outcome)
+        except Exception:
+            self._unacked |= settled  # a defect ends the connection; what it held must come back
+            raise
         if self._faults.armed:
             self._faults.strike("after ack", self._line)
 
@@ -207,11 +214,8 @@ class Channel:
         refusing = [queue for queue in queues if not queue.publish(message, ttl)]
         if self._faults.armed:
             self._faults.strike("publish", self._line)
-        if self._confirms is not None:
-            if refusing:
-                self._confirms.refused()
-            elif self._confirms.accepted():
-                self._line.confirm_later(self)
+        if self._confirms is not None and self._confirms.published(refused=bool(refusing)):
+            self._line.confirm_later(self)
         self.incoming.end()
 
     def _check_exchange(self, name: str) -> None:

@@ -1,11 +1,14 @@
 """The time of the broker, which a test can move forward."""
 
 import heapq
+import logging
 import time
 from collections.abc import Callable
 from itertools import count
 
 import anyio
+
+log = logging.getLogger(__name__)
 
 
 class Alarm:
@@ -68,5 +71,9 @@ class Clock:
         now = self.now()
         while self._alarms and self._alarms[0][0] <= now:
             call = heapq.heappop(self._alarms)[2].call
-            if call is not None:
+            if call is None:
+                continue
+            try:
                 call()
+            except Exception:
+                log.exception("The broker failed; this is a defect of it")

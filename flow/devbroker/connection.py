@@ -133,9 +133,10 @@ class Connection:
             self._greet(buffer)
             at = len(wire.GREETING)
         longest = self._agreed.frame_max - wire.OVERHEAD
+        most = longest + wire.TOLERANCE
         while end - at >= wire.OVERHEAD and not self.ended:
             kind, number, size = wire.head_of.unpack_from(buffer, at)
-            if size > longest:
+            if size > most:
                 raise Malformed(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{longest}}}")
             last = at + 7 + size
             if last >= end:
@@ -194,6 +195,8 @@ class Connection:
 
     def _channel_method(self, number: int, channel: Channel | None, method: Any) -> None:
         """Open or close a channel."""
+        if channel is not None and not channel.closing:
+            channel.incoming.check_none()
         if isinstance(method, ChannelMethods.Open):
             self._open_channel(number)
         elif channel is None:
@@ -220,9 +223,9 @@ class Connection:
             raise ConnectionRefusal(504, "second 'channel.open' seen")
         most = self._agreed.channel_max
         if len(self.channels) >= most:
-            raise ConnectionRefusal(
-                530, f"number of channels opened ({most}) has reached the negotiated channel_max ({most})"
-            )
+            told = f"number of channels opened ({most}) has reached the negotiated channel_max ({most})"
+            self._refuse(ConnectionRefusal(530, told))
+            return
         self.channels[number] = Channel(self, number)
         self._answer(ChannelMethods.OpenOk(), number)
 
@@ -277,14 +280,8 @@ class Connection:
 
     def _confirm(self) -> None:
         confirming, self._confirming = self._confirming, []
-        delay = self.faults.confirm_delay
         for channel in confirming:
-            if self.faults.confirms_withheld:
-                channel.withhold()
-            elif delay:
-                self._clock.at(self._clock.now() + delay, channel.confirm)
-            else:
-                channel.confirm()
+            channel.confirm()
 
     def _answer(self, method: Any, channel: int = 0) -> None:
         self.write(wire.method_frame(method, channel))

@@ -44,13 +44,13 @@ def returned(message: Message, returns: int) -> Message:
 def _recorded(headers: Table, death: Table) -> Table:
     """Return the headers with *death* in front; deaths of the same queue and reason are counted as one."""
     former = deaths(headers)
-    if former is None:
+    if "x-death" not in headers:
         for name in FIRST:
             headers[f"x-first-death-{name}"] = death[name]
     same = [entry for entry in former or [] if _place(entry) == _place(death)]
     others = [entry for entry in former or [] if _place(entry) != _place(death)]
     if same:
-        newest = same[0] | {"count": tables.long(int(tables.plain(same[0]["count"])) + 1)}
+        newest = {**same[0], "count": tables.long(_count(same[0]) + 1)}
     else:
         newest = {"count": tables.long(1), **death}
     if former is not None:  # only the very first death has its fields in another order
@@ -60,14 +60,17 @@ def _recorded(headers: Table, death: Table) -> Table:
 
 
 def deaths(headers: Table) -> list[Table] | None:
-    """Return the entries of x-death, the newest first; None when there is no such header."""
-    value = headers.get("x-death")
-    if value is None:
-        return None
+    """Return the entries of x-death, the newest first; None when there is no such list."""
+    value = headers.get("x-death", b"")
     if value[:1] != b"A":
-        return []
-    entries = [tables.read_table(entry, 1)[0] for entry in tables.read_array(value, 1) if entry[:1] == b"F"]
-    return [entry for entry in entries if "count" in entry]
+        return None
+    return [tables.read_table(entry, 1)[0] for entry in tables.read_array(value, 1) if entry[:1] == b"F"]
+
+
+def _count(death: Table) -> int:
+    """Return how often it happened; 0 when that is no number, as any publisher can have it."""
+    count = death.get("count", b"V")
+    return int(tables.plain(count)) if chr(count[0]) in tables.INTEGERS else 0
 
 
 def _place(death: Table) -> tuple[bytes | None, bytes | None]:

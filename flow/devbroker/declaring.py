@@ -81,9 +81,9 @@ class Declarations:
     def _declare_queue(self, method: Any) -> QueueMethods.DeclareOk:
         name = method.queue
         if method.passive:
-            queue = self._vhost.queues.get(self._named(name))
+            queue = self._vhost.queues.get(name)
             if queue is None:
-                raise ChannelRefusal(404, f"no {self._where(self._named(name))}")
+                raise ChannelRefusal(404, f"no {self._where(name)}")
             self._check_owner(queue)
         else:
             queue = self._declared(method)
@@ -117,6 +117,8 @@ class Declarations:
     def _check_quorum(self, method: Any, arguments: tables.Table) -> None:
         if arguments.get("x-queue-type") != tables.longstr("quorum"):
             return
+        if not method.queue:
+            raise ChannelRefusal(406, "Cannot declare a server-named queue for type rabbit_quorum_queue")
         wrong = {
             "non-durable": not method.durable,
             "exclusive-owner": method.exclusive,

@@ -29,7 +29,10 @@ class Refusal(Exception):
         whole = f"{name} - {text}" if name and text else name or text
         super().__init__(whole)
         self.code = code
-        self.text = whole.encode()[:LONGEST_TEXT].decode(errors="ignore")
+        octets = whole.encode()
+        if len(octets) > LONGEST_TEXT:
+            octets = octets[: LONGEST_TEXT - 3] + b"..."
+        self.text = octets.decode(errors="ignore")
 
 
 class ChannelRefusal(Refusal):

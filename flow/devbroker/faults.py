@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, get_args
 import anyio
 
 from flow.devbroker.clock import Clock
+from flow.devbroker.confirming import Late
 from flow.devbroker.errors import ChannelRefusal, ConnectionRefusal, Hangup
 
 Moment = Literal["before ack", "after ack", "delivery", "publish"]
@@ -71,6 +72,7 @@ class Faults:
         self._clock = clock
         self._armed: list[_Armed] = []
         self._logins_refused = 0
+        self._late = Late(clock)
 
     def drop_connection(self, when: Moment = "after ack", number: int = 1) -> None:
         """Close the socket without a word at the *number*-th moment from now."""
@@ -140,6 +142,11 @@ class Faults:
         for line in list(self._lines):
             line.tell_blocked(None)
 
+    def delay(self, confirm: Callable[[], None]) -> None:
+        """Call *confirm* when it may come: late, or never."""
+        if not self.confirms_withheld:
+            self._late.add(self.confirm_delay, confirm)
+
     def stop_reading(self) -> None:
         """Read nothing more from any socket, until `read_again`."""
         self.reading = anyio.Event()
@@ -176,11 +183,12 @@ class Faults:
         return texts
 
     def clear(self) -> None:
-        """Take back everything that has not happened, and let everything go on."""
+        """Take back everything that has not happened, and let everything go on: late confirms come now."""
         self._armed = []
         self.armed = False
         self.confirm_delay, self.confirms_withheld, self.segment = 0.0, False, None
         self._logins_refused = 0
+        self._late.come()
         self.read_again()
         self.unblock()
 

@@ -12,9 +12,6 @@ class Confirming(Protocol):
     def confirm(self) -> None:
         """Answer what was published in this burst."""
 
-    def withhold(self) -> None:
-        """Never answer what was published in this burst."""
-
 
 class Line(faults.Line, Protocol):
     """The connection of a channel."""

@@ -42,7 +42,7 @@ class Consumer:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.prefetch = 0 if no_ack else prefetch
-        self.unacked = 0
+        self.unacked = 0  # without acknowledgements nobody looks at it
         self.blocked = False  # not among the queue's active consumers; written by the queue only
         self.head = b"\x00\x3c\x00\x3c" + short(tag)  # how each basic.deliver begins
 
@@ -158,12 +158,12 @@ class Queue:
 
     def run(self) -> None:
         """Deliver what can be delivered."""
+        if self._times:
+            self._expire()
         while (self._ready or self._returned) and (consumer := self._next_consumer()):
-            entry = self.take()
-            if entry is None:  # all of it was too old
-                self._active.rotate(1)
-                return
-            self._give(consumer, entry)
+            self._give(consumer, self._pop())
+            if self._times:
+                self._expire()
 
     def _next_consumer(self) -> Consumer | None:
         """Return the consumer whose turn it is, among those that can take a message."""

@@ -58,9 +58,12 @@ class DevBroker:
     def delete_vhost(self, name: str) -> None:
         """Remove a virtual host with everything in it; its connections are dropped."""
         removed = self._vhosts.pop(name, None)
+        if removed is None:
+            return
         for connection in list(self.connections):
             if connection.state == "running" and connection.agreed.vhost is removed:
                 connection.lost()
+        removed.delete()
 
     def add_user(self, name: str, password: str) -> None:
         """Make an account that may not do anything yet."""

@@ -35,6 +35,7 @@ OF_ONE_SIZE = zip("tbBsuIilLfdDTV", (1, 1, 1, 2, 2, 4, 4, 8, 8, 4, 8, 5, 8, 0), 
 SIZES = {ord(letter): size for letter, size in OF_ONE_SIZE}
 LONG = {ord(letter) for letter in "SxAF"}
 INTEGERS = "bBsuIilL"
+LARGEST = (1 << 64) - 1
 DEEPEST = 32  # tables within tables
 
 _length = struct.Struct(">I")
@@ -119,6 +120,11 @@ def short(text: str) -> bytes:
     return bytes((len(octets),)) + octets
 
 
+def is_short(text: str) -> bool:
+    """Whether *text* can be written as a short string."""
+    return len(text.encode()) <= 255
+
+
 def kind(value: bytes) -> str:
     """Return the name of the type of *value*, as RabbitMQ's texts have it."""
     return TYPES[chr(value[0])]
@@ -130,8 +136,11 @@ def text(value: bytes) -> str:
 
 
 def plain(value: bytes) -> Any:
-    """Return *value* as pamqp reads it."""
-    return decode.embedded_value(value)[1]
+    """Return *value* as pamqp reads it; as it is when pamqp cannot, such as a time after the year 9999."""
+    try:
+        return decode.embedded_value(value)[1]
+    except (ValueError, OverflowError, OSError):
+        return value
 
 
 def longstr(content: str) -> bytes:
@@ -140,8 +149,8 @@ def longstr(content: str) -> bytes:
 
 
 def long(number: int) -> bytes:
-    """Write a whole number of eight octets with its letter."""
-    return b"l" + struct.pack(">q", number)
+    """Write a whole number of eight octets with its letter; one that is too large begins at the other end."""
+    return b"l" + struct.pack(">Q", number & LARGEST)
 
 
 def timestamp(seconds: int) -> bytes:

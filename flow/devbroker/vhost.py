@@ -2,7 +2,7 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from flow.devbroker import deadletter, properties, tables
 from flow.devbroker.arguments import read_terms
@@ -42,17 +42,16 @@ class VirtualHost:
         """Name a queue or an exchange as RabbitMQ's texts do."""
         return f"{kind} '{name}' in vhost '{self.name}'"
 
-    def route(self, exchange: str, keys: Iterable[str]) -> list[Queue]:
+    def route(self, exchange: str, keys: Sequence[str]) -> list[Queue]:
         """Return the queues of a message, each once; what no binding matches goes the alternate way."""
+        if not exchange:
+            return list(dict.fromkeys(self.queues[key] for key in keys if key in self.queues))
         found: dict[Queue, None] = {}
         seen: set[str] = set()
         while exchange not in seen:
             seen.add(exchange)
-            if not exchange:
-                found.update((self.queues[key], None) for key in keys if key in self.queues)
-                break
             known = self.exchanges.get(exchange)
-            if known is None:
+            if known is None:  # nor is the default exchange an alternate one
                 break
             for key in keys:
                 found.update((queue, None) for queue in known.route(key))
@@ -87,6 +86,13 @@ class VirtualHost:
             if exchange.forget(queue.name):
                 self.unbound(exchange)
         return queue.delete()
+
+    def delete(self) -> None:
+        """Be gone, with all queues."""
+        for queue in list(self.queues.values()):
+            self.delete_queue(queue)
+        if self._again is not None:
+            self._again.cancel()
 
     def unbound(self, exchange: Exchange[Queue]) -> None:
         """Remove *exchange* if it wants to go with its last binding."""
@@ -147,13 +153,15 @@ class VirtualHost:
 
     def _dead_letter(self, queue: Queue, entry: Entry, reason: str) -> bool:
         """Return whether at least one queue took it, and none refused."""
-        exchange = queue.terms.dead_letter_exchange or ""
+        exchange, key = queue.terms.dead_letter_exchange or "", queue.terms.dead_letter_key
+        if (exchange and exchange not in self.exchanges) or not tables.is_short(key or ""):
+            return False  # also what no frame could name
         message = deadletter.dead(
             entry.message,
             reason=reason,
             queue=queue.name,
             exchange=exchange,
-            key=queue.terms.dead_letter_key,
+            key=key,
             now=self.clock.time(),
         )
         targets = self.route(exchange, keys_of(message))

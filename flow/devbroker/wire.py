@@ -14,6 +14,7 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END = 0xCE
 END_OCTET = b"\xce"
 OVERHEAD = 8  # octets of a frame around its content
+TOLERANCE = 8  # octets that a frame may be longer than agreed, as some clients forget the overhead
 LEAST_FRAME, LARGEST_FRAME = 4096, 131_072
 GREETING = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"

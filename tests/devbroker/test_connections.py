@@ -1,10 +1,12 @@
 """How a connection begins and ends."""
 
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import pytest
 from pamqp.commands import Basic, Channel, Confirm
+from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from tests.devbroker.client import CAPABILITIES, Client, Closed
@@ -12,6 +14,7 @@ from tests.devbroker.conftest import Party
 
 pytestmark = pytest.mark.anyio
 
+EMPTY = ContentHeader(0, 0, Basic.Properties())
 LOGIN_REFUSED = (
     "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. "
     "For details see the broker logfile."
@@ -55,6 +58,21 @@ async def test_no_more_channels_than_agreed(broker: Party) -> None:
 
     assert refused.value.code == 530
     assert "channel_max (2)" in refused.value.text
+    assert refused.value.method == (0, 0)
+
+
+async def test_a_frame_may_be_a_little_longer_than_agreed(broker: Party) -> None:
+    client = await broker.connect(tune={"frame_max": 4096})
+    await client.declare("q")
+    await client.publish(b"m" * 4096, "q")
+    await client.reach("q", 1)
+
+    await client.publish(b"m" * 4097, "q")
+
+    with pytest.raises(Closed) as refused:
+        await client.receive()
+    assert refused.value.code == 501
+    assert refused.value.text == "FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,4097,4088}"
 
 
 @pytest.mark.parametrize(
@@ -152,6 +170,30 @@ async def test_a_publish_that_is_refused_is_not_confirmed(client: Client) -> Non
         await client.receive()
 
     assert refused.value.code == 404
+
+
+ENDS: list[tuple[Any, ...]] = [
+    (Channel.Close(200, "", 0, 0),),
+    (Basic.Publish(exchange="nope"), EMPTY),
+    (Basic.Qos(prefetch_size=1),),
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_what_is_published_together_with_the_end_of_the_channel_is_never_confirmed(
+    broker: Party, client: Client, end: tuple[Any, ...]
+) -> None:
+    """The effect is done, and the publisher cannot know."""
+    await client.declare("q")
+    await client.confirm()
+
+    await client.send(Basic.Publish(routing_key="q"), EMPTY, Basic.Publish(routing_key="q"), EMPTY, *end)
+
+    if broker.dev is not None:  # RabbitMQ confirms all the same, once in some hundred times
+        with suppress(Closed):
+            assert isinstance(await client.receive(), Channel.CloseOk)
+    other = await broker.connect()
+    await other.reach("q", 2)
 
 
 async def test_an_account_may_do_what_it_is_permitted(broker: Party) -> None:

@@ -276,3 +276,59 @@ async def test_the_count_of_deliveries_is_written_beside_other_headers(client: C
     assert list(again.headers) == ["aa", "x-delivery-count", "zz"]
     assert again.headers["x-delivery-count"] == 1
     assert b"x-delivery-countl" in again.octets
+
+
+FORGED: list[tuple[Any, list[tuple[str, Any]]]] = [
+    (
+        [{"queue": "q", "reason": "rejected", "count": 3}],
+        [("count", 4), ("queue", "q"), ("reason", "rejected")],
+    ),
+    ([{"queue": "q", "reason": "rejected"}], [("count", 1), ("queue", "q"), ("reason", "rejected")]),
+    (
+        [{"queue": "q", "reason": "rejected", "count": (1 << 63) - 1}],
+        [("count", -(1 << 63)), ("queue", "q"), ("reason", "rejected")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("forged", "expected"), FORGED)
+async def test_a_story_that_was_made_up_is_continued(
+    client: Client, forged: Any, expected: list[tuple[str, Any]]
+) -> None:
+    await grave(client)
+    await client.confirmed(b"m", "q", headers={"x-death": forged})
+
+    await rejected(client, "q")
+
+    (death,) = (await client.take("dead")).headers["x-death"]
+    assert list(death.items()) == expected
+
+
+@pytest.mark.parametrize("forged", ["no list", []])
+async def test_a_story_without_deaths_begins_anew(client: Client, forged: Any) -> None:
+    await grave(client)
+    await client.confirmed(b"m", "q", headers={"x-death": forged})
+
+    await rejected(client, "q")
+
+    got = await client.take("dead")
+    first = ["count", "reason", "queue", "time", "exchange", "routing-keys"]
+    assert list(got.headers) == ["x-death"]
+    assert [list(death) for death in got.headers["x-death"]] == [sorted(first) if forged == [] else first]
+    assert deaths(got) == [("q", "rejected", 1)]
+
+
+@pytest.mark.parametrize("argument", ["x-dead-letter-exchange", "x-dead-letter-routing-key"])
+async def test_what_dies_with_a_name_that_is_too_long_is_gone(
+    broker: Party, client: Client, argument: str
+) -> None:
+    arguments = {"x-dead-letter-exchange": "", "x-message-ttl": SHORT, argument: "k" * 300}
+    await client.declare("q", arguments=arguments)
+    await client.confirm()
+    await client.confirmed(b"m", "q")
+
+    await broker.wait(LONGER)
+
+    await client.reach("q", 0)
+    other = await broker.connect()
+    assert await other.length("q") == 0

@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 import pytest
 from pamqp.commands import Basic, Channel, Connection
+from pamqp.header import ContentHeader
 
 from flow.devbroker.faults import IN_WORDS, Moment
 from flow.devbroker.server import DevBroker
@@ -183,8 +184,103 @@ async def test_confirms_are_late(dev: DevBroker, client: Client) -> None:
     assert await client.nothing()
     dev.clock.advance(2)
 
-    answer = await client.receive()
-    assert (answer.delivery_tag, answer.multiple) == (3, True)
+    assert await confirmed(client, 3) == ["Ack", "Ack", "Ack"]
+
+
+async def confirmed(client: Client, count: int) -> list[str]:
+    """Receive the confirms of *count* messages, of which none was confirmed; return them in order."""
+    found = [""] * count
+    while not all(found):
+        answer = await client.receive()
+        first = found.index("") if answer.multiple else answer.delivery_tag - 1
+        for place in range(first, answer.delivery_tag):
+            assert not found[place]
+            found[place] = answer.name.removeprefix("Basic.")
+    return found
+
+
+async def test_each_confirm_is_as_late_as_the_fault_says(dev: DevBroker, client: Client) -> None:
+    dev.faults.confirm_delay = 60
+    await client.publish(b"1", "q")
+    assert await client.nothing()
+    dev.clock.advance(40)
+    await client.publish(b"2", "q")
+    assert await client.nothing()
+
+    dev.clock.advance(30)
+
+    assert (await client.receive()).delivery_tag == 1
+    assert await client.nothing()
+    dev.clock.advance(30)
+    assert (await client.receive()).delivery_tag == 2
+    assert not dev.faults._late._waiting
+
+
+async def test_late_confirms_come_when_the_faults_are_cleared(dev: DevBroker, client: Client) -> None:
+    dev.faults.confirm_delay = 60
+    await client.publish(b"1", "q")
+    assert await client.nothing()
+
+    dev.faults.clear()
+    await client.publish(b"2", "q")
+
+    assert await confirmed(client, 2) == ["Ack", "Ack"]
+    dev.clock.advance(61)
+    assert await client.nothing()
+
+
+async def test_a_confirm_that_is_late_lets_others_go_first(dev: DevBroker, client: Client) -> None:
+    dev.faults.confirm_delay = 60
+    await client.publish(b"1", "q")
+    assert await client.nothing()
+    dev.faults.confirm_delay = 0
+
+    await client.send(*message("q"), *message("q"))
+    answers = [await client.receive() for _ in range(2)]
+    dev.clock.advance(61)
+    answers.append(await client.receive())
+
+    assert [(answer.delivery_tag, answer.multiple) for answer in answers] == [
+        (2, False),
+        (3, False),
+        (1, False),
+    ]
+
+
+async def test_a_late_confirm_does_not_come_to_a_channel_that_is_new(dev: DevBroker, client: Client) -> None:
+    dev.faults.confirm_delay = 60
+    await client.publish(b"1", "q")
+    assert await client.nothing()
+    await client.call(Channel.Close(200, "", 0, 0))
+    await client.open(1)
+
+    dev.clock.advance(61)
+
+    assert await client.nothing()
+
+
+@pytest.mark.parametrize("fault", ["confirm_delay", "confirms_withheld"])
+async def test_a_refusal_by_a_queue_waits_like_any_confirm(
+    dev: DevBroker, client: Client, fault: str
+) -> None:
+    await client.declare("full", arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+    setattr(dev.faults, fault, 5)
+
+    await client.send(*message("q"), *message("full"), *message("q"), *message("q"))
+    assert await client.nothing()
+    dev.clock.advance(6)
+
+    if fault == "confirm_delay":
+        assert await confirmed(client, 4) == ["Ack", "Nack", "Ack", "Ack"]
+    dev.faults.clear()
+    assert await client.nothing()
+    if fault == "confirms_withheld":
+        answer = await client.confirmed(b"", "full")
+        assert (answer.name, answer.delivery_tag, answer.multiple) == ("Basic.Nack", 5, False)
+
+
+def message(key: str) -> tuple[Any, ...]:
+    return Basic.Publish(routing_key=key), ContentHeader(0, 0, Basic.Properties())
 
 
 async def test_a_blocked_broker_says_so_and_reads_no_publishes(dev: DevBroker, client: Client) -> None:
@@ -240,6 +336,15 @@ async def test_logins_are_refused_as_often_as_asked(dev: DevBroker) -> None:
         pass
 
     assert codes == [403, 403]
+
+
+async def test_logins_are_not_refused_when_the_faults_are_cleared(dev: DevBroker) -> None:
+    dev.faults.refuse_logins(1)
+
+    dev.faults.clear()
+
+    async with await Client.connect(dev.url()) as client:
+        assert await client.nothing()
 
 
 async def test_all_connections_close_at_once(dev: DevBroker, client: Client) -> None:

@@ -71,6 +71,33 @@ async def test_an_old_message_behind_a_young_head_stays(
     assert (await client.take("q")).body == b"3"
 
 
+@pytest.mark.parametrize("kind", [{}, {"x_queue_type": "quorum"}], ids=["classic", "quorum"])
+async def test_a_message_that_has_become_the_head_grows_old(
+    broker: Party, client: Client, kind: dict[str, str]
+) -> None:
+    await declared(client, **kind)
+    await client.confirmed(b"1", "q")
+    await client.confirmed(b"2", "q", expiration=str(SHORT * 2))
+    assert (await client.take("q")).body == b"1"
+
+    await broker.wait(LONGER)
+
+    await client.reach("q", 0)
+
+
+async def test_a_message_behind_one_that_was_delivered_grows_old(broker: Party, client: Client) -> None:
+    await declared(client)
+    await client.confirmed(b"1", "q")
+    await client.confirmed(b"2", "q", expiration=str(SHORT * 2))
+    await client.call(Basic.Qos(prefetch_count=1))
+    await client.consume("q")
+    assert (await client.receive()).body == b"1"
+
+    await broker.wait(LONGER)
+
+    await client.reach("q", 0)
+
+
 async def test_what_stays_for_no_time_needs_a_consumer_that_is_ready(client: Client) -> None:
     await declared(client)
     await client.confirmed(b"1", "q", expiration="0")

@@ -213,6 +213,28 @@ REFUSED: list[tuple[list[Any], int, str]] = [
         406,
         invalid("x-dead-letter-strategy", ": invalid_dlx_strategy"),
     ),
+    (
+        [queue(x_single_active_consumer="yes")],
+        406,
+        invalid("x-single-active-consumer", ": {{unacceptable_type,longstr}}"),
+    ),
+    *(
+        ([queue(**{name: 3})], 406, invalid(name.replace("_", "-"), " of queue type rabbit_classic_queue"))
+        for name in ("x_quorum_initial_group_size", "x_max_in_memory_length", "x_max_in_memory_bytes")
+    ),
+    ([quorum(x_queue_mode="lazy")], 406, invalid("x-queue-mode", " of queue type rabbit_quorum_queue")),
+    ([quorum(x_queue_version=2)], 406, invalid("x-queue-version", " of queue type rabbit_quorum_queue")),
+    (
+        [Queue.Declare(queue="", durable=True, arguments={"x-queue-type": "quorum"})],
+        406,
+        "PRECONDITION_FAILED - Cannot declare a server-named queue for type rabbit_quorum_queue",
+    ),
+    ([queue(), Queue.Declare(queue="", passive=True)], 404, "NOT_FOUND - no queue '' in vhost '{vhost}'"),
+    (
+        [Queue.Declare(queue="q" * 255), Queue.Declare(queue="q" * 255, durable=True)],
+        406,
+        differs("queue", "durable", "").replace("'q'", f"'{'q' * 255}'"),
+    ),
     ([quorum(x_max_priority=3)], 406, invalid("x-max-priority", " of queue type rabbit_quorum_queue")),
     (
         [durable_quorum(durable=False)],
@@ -262,8 +284,13 @@ async def test_a_refusal_has_its_code_its_words_and_its_method(
         await client.call(methods[-1])
 
     assert refused.value.code == code
-    assert refused.value.text == text.format(vhost=broker.vhost)[:255]
+    assert refused.value.text == shortened(text.format(vhost=broker.vhost))
     assert refused.value.method == (methods[-1].index >> 16, methods[-1].index & 0xFFFF)
+
+
+def shortened(text: str) -> str:
+    """Return *text* as it fits in a reply."""
+    return text if len(text) <= 255 else text[:252] + "..."
 
 
 WRONG_FRAMES: list[tuple[tuple[Any, ...], int, str, tuple[int, int]]] = [
@@ -320,6 +347,12 @@ WRONG_FRAMES: list[tuple[tuple[Any, ...], int, str, tuple[int, int]]] = [
         505,
         "UNEXPECTED_FRAME - expected method frame, got non method frame instead",
         (0, 0),
+    ),
+    (
+        (Basic.Publish(), Channel.Close(200, "", 0, 0)),
+        505,
+        "UNEXPECTED_FRAME - expected content header for class 60, got non content header frame instead",
+        (60, 40),
     ),
     (
         (Basic.Publish(), Basic.Qos()),
@@ -399,6 +432,18 @@ async def test_octets_that_are_no_frame_close_the_connection(
 
     assert refused.value.code == code
     assert refused.value.text == text
+
+
+async def test_a_time_beyond_the_calendar_is_refused_like_any_other(client: Client) -> None:
+    value = b"\x0ex-max-priorityT\x7f" + b"\xff" * 7
+    declare = b"\x00\x32\x00\x0a\x00\x00\x01q\x00" + len(value).to_bytes(4, "big") + value
+    await client.stream.send(b"\x01\x00\x01" + len(declare).to_bytes(4, "big") + declare + b"\xce")
+
+    with pytest.raises(Closed) as refused:
+        await client.receive()
+
+    assert refused.value.code == 406
+    assert '"expected integer, got timestamp"' in refused.value.text
 
 
 NOTHING_WRONG: list[list[Any]] = [

@@ -174,6 +174,16 @@ async def test_what_nothing_matches_takes_the_alternate_way(client: Client) -> N
     assert (got.method.exchange, got.method.routing_key) == ("x", "nope")
 
 
+async def test_the_default_exchange_is_no_alternate_way(client: Client) -> None:
+    await client.declare("q")
+    await client.exchange("x", arguments={"alternate-exchange": ""})
+
+    await client.publish(b"m", "q", exchange="x", mandatory=True)
+
+    assert (await client.receive()).method.reply_code == 312
+    assert await client.length("q") == 0
+
+
 async def test_alternate_ways_may_form_a_ring(client: Client) -> None:
     await client.exchange("x", arguments={"alternate-exchange": "y"})
     await client.exchange("y", arguments={"alternate-exchange": "x"})

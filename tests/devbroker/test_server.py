@@ -4,7 +4,7 @@ import anyio
 import pytest
 from pamqp.commands import Basic, Exchange, Queue, Tx
 
-from flow.devbroker.connection import FULL
+from flow.devbroker.connection import CLOSE_WAIT, FULL
 from flow.devbroker.server import CHUNK, MOST, DevBroker
 from tests.devbroker.client import Client, Closed, Content
 
@@ -159,6 +159,32 @@ async def test_a_deleted_vhost_ends_its_connections(devbroker: DevBroker) -> Non
     await client.abort()
 
 
+async def test_a_deleted_vhost_leaves_nothing_to_be_done(devbroker: DevBroker) -> None:
+    devbroker.add_vhost("other")
+    client = await Client.connect(devbroker.url("other"))
+    await client.declare("old", arguments={"x-message-ttl": 60_000, "x-expires": 60_000})
+    await client.publish(b"m", "old")
+    await reject_one(client)
+
+    devbroker.delete_vhost("other")
+    devbroker.delete_vhost("other")
+
+    assert not [alarm for _, _, alarm in devbroker.clock._alarms if alarm.call is not None]
+    await client.abort()
+
+
+async def test_a_client_that_does_not_agree_with_its_end_is_dropped(devbroker: DevBroker) -> None:
+    client = await Client.connect(devbroker.url())
+    await client.stream.send(b"nonsense that is no frame")
+    assert b"FRAME_ERROR" in await client.stream.receive()
+
+    devbroker.clock.advance(CLOSE_WAIT + 1)
+
+    with anyio.fail_after(20), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        await client.stream.receive()
+    await client.abort()
+
+
 def test_the_broker_runs_on_either_loop() -> None:
     async def round_trip() -> None:
         async with DevBroker() as broker, await Client.connect(broker.url()) as client:
@@ -211,3 +237,55 @@ async def test_the_old_recover_is_not_provided_either(devbroker: DevBroker) -> N
 
     assert refused.value.code == 540
     assert "Basic.RecoverAsync is not provided by the development broker" in refused.value.text
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["moved", "waited"])
+async def test_a_defect_at_a_time_to_come_leaves_the_others_alone(
+    devbroker: DevBroker, caplog: pytest.LogCaptureFixture, moved: bool
+) -> None:
+    rung = anyio.Event()
+    devbroker.clock.at(devbroker.clock.now() + 0.1, lambda: [][1])
+    devbroker.clock.at(devbroker.clock.now() + 0.2, rung.set)
+
+    if moved:
+        devbroker.clock.advance(1)
+    with anyio.fail_after(20):
+        await rung.wait()
+
+    assert "this is a defect of it" in caplog.text
+    async with await Client.connect(devbroker.url()) as client:
+        assert await client.nothing()
+
+
+async def test_what_a_defect_left_unsettled_comes_back(
+    devbroker: DevBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await Client.connect(devbroker.url()) as client:
+        await client.declare("q")
+        await client.publish(b"m", "q")
+        content = await client.take_held("q")
+        devbroker.watch(lambda _, __, how: [][1] if how == "reject" else None)
+
+        await client.send(Basic.Reject(content.method.delivery_tag, False))
+        with pytest.raises(Closed):
+            await client.receive()
+
+    assert devbroker.lengths() == {"q": 1}
+    assert "this is a defect of it" in caplog.text
+
+
+async def test_a_count_that_is_no_number_begins_anew(devbroker: DevBroker) -> None:
+    """RabbitMQ's queue fails at it, and loses the message."""
+    async with await Client.connect(devbroker.url()) as client:
+        await client.declare("dead")
+        await client.declare(
+            "q", arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+        )
+        forged = {"x-death": [{"queue": "q", "reason": "rejected", "count": "x"}, 5]}
+        await client.publish(b"m", "q", headers=forged)
+        content = await client.take_held("q")
+
+        await client.send(Basic.Reject(content.method.delivery_tag, False))
+
+        got = await client.take("dead")
+        assert got.headers["x-death"] == [{"count": 1, "queue": "q", "reason": "rejected"}]
