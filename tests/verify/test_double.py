@@ -62,6 +62,16 @@ async def test_a_list_is_answered_item_by_item_also_when_it_comes_in_chunks() ->
     assert answer.json() == [{"id": "one", "status": "ok"}, {"id": "two", "status": "ok"}]
 
 
+@pytest.mark.anyio
+async def test_what_has_no_id_gets_no_answer_of_its_own_and_fails_nothing() -> None:
+    async with running(1) as (_, _, client):
+        listed = await client.post("/contacts", json=[{"name": "x"}, "y", {"id": "one"}])
+        stored = await client.post("/", json={"Entries": [{"Id": "0"}, {"name": "x"}, "y"]})
+
+    assert listed.json() == [{"id": "one", "status": "ok"}]
+    assert [one["Id"] for one in stored.json()["Successful"]] == ["0"]
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_the_plan_is_repeatable_begins_soon_and_opens_no_breaker(seed: int) -> None:
     faults = list(islice(plan(seed), 100))
