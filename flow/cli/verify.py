@@ -22,7 +22,7 @@ from flow.verify.double import Answer, usual
 from flow.verify.marks import Marks
 from flow.verify.report import conclusion, lines
 from flow.verify.review import WAITING, Review
-from flow.verify.run import Plan, run
+from flow.verify.run import Plan, run, where
 
 MESSAGES = 40
 
@@ -64,6 +64,12 @@ MESSAGES = 40
     metavar="MODULE:FUNCTION",
     help="What the double answers: a function of method, path and decoded body that returns JSON.",
 )
+@click.option(
+    "--optional",
+    multiple=True,
+    metavar="PATH",
+    help="The path of calls that may fail, like /tags or '/tags/*'; repeatable.",
+)
 @click.option("--verbose", is_flag=True, help="Show the log of the runs.")
 def verify(
     target: str,
@@ -74,6 +80,7 @@ def verify(
     bodies: Path | None,
     named: Sequence[str],
     answer: str | None,
+    optional: Sequence[str],
     verbose: bool,
 ) -> None:
     """Run the pipelines of TARGET under faults, and tell whether they keep every message.
@@ -88,7 +95,9 @@ def verify(
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     good = True
     for cls in chosen([target]):
-        samples = made(cls, messages or MESSAGES) if bodies is None else read(bodies, messages)
+        samples = (
+            made(cls, messages or MESSAGES, where(cls, queue)) if bodies is None else read(bodies, messages)
+        )
         plan = Plan(
             cls=cls,
             samples=samples,
@@ -96,6 +105,7 @@ def verify(
             queue=queue,
             named=named,
             answer=usual if answer is None else function(answer),
+            optional=optional,
         )
         times = "1 run" if schedules == 1 else f"{schedules} runs"
         click.echo(f"{cls.__name__}: {times} of {len(samples)} messages from {plan.where}")
@@ -105,9 +115,8 @@ def verify(
             click.echo(line)
         bad = next((one.seed for one in reviews if one.wrong), seed)
         if not right:
-            click.echo(
-                f"see it again: flow verify {again(target, bad, messages, bodies, queue, named, answer)}"
-            )
+            arguments = again(target, bad, messages, bodies, queue, named, answer, optional)
+            click.echo(f"see it again: flow verify {arguments}")
         good = good and right
     leave(0 if good else FAILED)
 
@@ -154,6 +163,7 @@ def again(
     queue: str | None,
     named: Sequence[str],
     answer: str | None,
+    optional: Sequence[str],
 ) -> str:
     """Return the arguments with which the run of *seed* is made once more."""
     words = [target, "--seed", str(seed), "--schedules", "1"]
@@ -167,4 +177,6 @@ def again(
             words += [flag, str(value)]
     for variable in named:
         words += ["--target-setting", variable]
+    for path in optional:
+        words += ["--optional", path]
     return shlex.join(words)

@@ -17,6 +17,8 @@ from flow.trial.files import bodies
 FIRST = 7_000_001  # an id that does not stand in anything else
 PAGES = 3
 BROKEN = b'{"schema": "proca:action:2", "this is not'
+STAGES = {"moderate": "action_confirm", "confirm": "supporter_confirm"}
+"""What a message in a queue of this last name is about; in others it is delivered."""
 MAKERS: Mapping[type, Callable[..., msgspec.Struct]] = {
     ActionMessage: action,
     EventMessage: event,
@@ -33,8 +35,8 @@ class Sample:
     body: bytes
 
 
-def made(cls: type[Pipeline[Any, Any]], count: int) -> list[Sample]:
-    """Make *count* bodies of the types that *cls* reads, in turn, and one that cannot be read.
+def made(cls: type[Pipeline[Any, Any]], count: int, queue: str) -> list[Sample]:
+    """Make *count* bodies of the types that *cls* reads from *queue*, in turn, and one that cannot be read.
 
     Raises:
         ConfigError: none of its types can be made.
@@ -46,9 +48,11 @@ def made(cls: type[Pipeline[Any, Any]], count: int) -> list[Sample]:
             f"{cls.__name__} reads {names}, of which flow makes no examples: give some with --bodies FILE"
         )
     samples = []
+    stage = STAGES.get(queue.rpartition(".")[2], "deliver")
     for number in range(count):
         make = makers[number % len(makers)]
-        body = make(id=FIRST + number, page=1 + number % PAGES)
+        staged = {} if make is event else {"stage": stage}
+        body = make(id=FIRST + number, page=1 + number % PAGES, **staged)
         samples.append(Sample(name=f"{make.__name__} {FIRST + number}", body=msgspec.json.encode(body)))
     return [*samples, Sample(name="the broken body", body=BROKEN)]
 

@@ -2,8 +2,9 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -53,9 +54,11 @@ FAULTS = (
 
 
 def usual(method: str, _: str, body: Any) -> Any:
-    """Answer as the CRM of docs/crm-api.md does, which others can read as well."""
+    """Answer as the CRM of docs/crm-api.md does, and to calls of SQS as SQS does."""
     if method in LOOKS:
         return [{"id": "verify"}]
+    if isinstance(body, dict) and isinstance(body.get("Entries"), list):
+        return stored(body["Entries"])
     if isinstance(body, list):
         return [{"id": one["id"], "status": "ok"} for one in body if isinstance(one, dict) and "id" in one]
     return {"id": "verify", "status": "ok"}
@@ -70,8 +73,17 @@ def shape(value: Any) -> str:
     return {str: "text", bool: "true or false", type(None): "null"}.get(type(value), "number")
 
 
-def plan(seed: int) -> Iterator[Fault]:
-    """Yield for each call that speaks of messages what goes wrong with it, or FINE; the *seed* decides.
+def stored(entries: list[Any]) -> dict[str, Any]:
+    """Answer that SQS has stored each of *entries*."""
+    names = [one["Id"] for one in entries if isinstance(one, dict) and "Id" in one]
+    return {
+        "Successful": [{"Id": name, "MessageId": "verify", "MD5OfMessageBody": ""} for name in names],
+        "Failed": [],
+    }
+
+
+def plan(seed: int, faults: Sequence[Fault] = FAULTS) -> Iterator[Fault]:
+    """Yield for each call that speaks of messages which of *faults* it meets, or FINE; the *seed* decides.
 
     One of the first two is refused; from there on about every fourth meets another fault, never two in a
     row, so that no breaker opens.
@@ -79,17 +91,25 @@ def plan(seed: int) -> Iterator[Fault]:
     chosen = random.Random(seed)
     if chosen.random() < 0.5:
         yield FINE
-    yield FAULTS[0]
+    yield faults[0]
     while True:
         for _ in range(chosen.randint(1, 5)):
             yield FINE
-        yield chosen.choice(FAULTS)
+        yield chosen.choice(faults)
 
 
 class Double:
     """The server; `async with` runs it."""
 
-    def __init__(self, history: History, marks: Marks, seed: int, answer: Answer = usual) -> None:
+    def __init__(
+        self,
+        history: History,
+        marks: Marks,
+        seed: int,
+        answer: Answer = usual,
+        optional: Sequence[str] = (),
+    ) -> None:
+        """Note the calls in *history*; those to the paths *optional*, or like them, may fail."""
         self.port = 0
         self.busy = 0
         """Calls that are not answered yet."""
@@ -97,6 +117,7 @@ class Double:
         self._marks = marks
         self._plan = plan(seed)
         self._answer = answer
+        self._optional = optional
         self._running = AsyncExitStack()
 
     @property
@@ -158,7 +179,9 @@ class Double:
         if not about:
             self._history.others += 1
             return self._fine(method, target, body)
-        call = self._history.begin(about, f"{method} {urlsplit(target).path}")
+        path = urlsplit(target).path
+        call = self._history.begin(about, f"{method} {path}")
+        call.optional = any(fnmatchcase(path, one) for one in self._optional)
         fault = next(self._plan)
         call.fault = fault.text
         await anyio.sleep(fault.latency)

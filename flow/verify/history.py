@@ -32,6 +32,8 @@ class Call:
     about: set[int]
     place: str
     """Method and path; it may hold values, and is not shown."""
+    optional: bool = False
+    """Whether it may fail: it delivers nothing."""
     fault: str = ""
     """What was done to it on purpose, in words."""
     began: int

@@ -1,14 +1,17 @@
 """What one run comes to: the fate of each message, what is wrong, and what was delivered twice and why."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 
 from flow.outcome import Outcome
 from flow.verify.history import Call, Ending, History, Settled
+from flow.verify.mail import PLACE
 
 LOST, WAITING, UNDECIDED = "lost", "not settled", "undecided"
 DONE = {"delivered", "skipped"}
+FAILED = "called delivered, though the last call about them before that had failed"
+MAY_FAIL = " (if that call may fail, name its path with --optional)"
 APPLIED = (Ending.TAKEN, Ending.UNTOLD)
 GIVING_BACK = ("connection", "channel", "consumers", "an ack")
 """How the words for faults begin that put what was delivered back into its queue."""
@@ -59,12 +62,14 @@ def review(
     unmarked: Iterable[int],
     redirected: list[str],
     down: bool = False,
+    once: bool = False,
 ) -> Review:
     """Judge one run of *count* messages.
 
     *held* names those that are in a queue at its end ("retrying" or "not settled"), *parked* those in the
     park. *unmarked* ones cannot be recognized in a call, and *redirected* are the variables that lead to the
-    double. *down* says that the pipeline waited for its target at the end.
+    double. *down* says that the pipeline waited for its target at the end, *once* that it has a claim that
+    parks what is unknown: then nobody may get a mail twice.
     """
     in_the_park = set(parked)
     last = {one.number: one for one in history.settlings if one.how == "ack"}
@@ -89,7 +94,10 @@ def review(
         found.answered = answers(history)
     if not found.unchecked:
         at_the_target(history, set(unmarked), found)
-        found.twice = repeated(history)
+        mails = [call for call in history.calls if once and call.place == PLACE]
+        for again in repeated(history, mails):
+            add(found.wrong, f"mailed twice, in spite of the claim ({again.sentence})", again.numbers)
+        found.twice = repeated(history, [call for call in history.calls if call not in mails])
     return found
 
 
@@ -151,11 +159,12 @@ def at_the_target(history: History, unmarked: set[int], found: Review) -> None:
     never: dict[int, None] = {}
     early: dict[int, None] = {}
     failed: dict[int, None] = {}
+    elsewhere: dict[int, None] = {}
     for one in history.settlings:
         decided = one.decision is not None and one.decision.outcome is Outcome.DELIVERED
         if one.how != "ack" or not decided or one.number in unmarked or not history.calls:
             continue
-        calls = [call for call in history.calls if one.number in call.about]
+        calls = [call for call in history.calls if one.number in call.about and not call.optional]
         before = [call for call in calls if call.ended is not None and call.ended < one.when]
         last = max(before, key=lambda call: call.ended or 0, default=None)
         if last is not None and any(one.ending is Ending.TAKEN and one.place == last.place for one in before):
@@ -163,24 +172,22 @@ def at_the_target(history: History, unmarked: set[int], found: Review) -> None:
         if any(call.began < one.when and call not in before for call in calls):
             early[one.number] = None
         elif last is not None:
-            failed[one.number] = None
+            taken = any(call.ending is Ending.TAKEN for call in before)
+            (elsewhere if taken else failed)[one.number] = None
         else:
             (early if calls else never)[one.number] = None
     add(found.wrong, "called delivered, but no call about them reached the target", list(never))
     add(found.wrong, "acknowledged before the call about them was answered", list(early))
-    add(
-        found.wrong,
-        "called delivered, though the last call about them before that had failed",
-        list(failed),
-    )
+    add(found.wrong, FAILED, list(failed))
+    add(found.wrong, f"{FAILED}, and only one to another path had not{MAY_FAIL}", list(elsewhere))
 
 
-def repeated(history: History) -> list[Finding]:
-    """Return what had effect at the target more than once, by the cause."""
+def repeated(history: History, among: Sequence[Call]) -> list[Finding]:
+    """Return what had effect more than once by calls *among* those of *history*, by the cause."""
     causes: dict[str, list[int]] = {}
-    numbers = sorted({number for call in history.calls for number in call.about})
+    numbers = sorted({number for call in among for number in call.about})
     for number in numbers:
-        calls = [one for one in history.calls if number in one.about and one.ending in APPLIED]
+        calls = [one for one in among if number in one.about and one.ending in APPLIED]
         places = dict.fromkeys(one.place for one in calls)
         pairs = [pairwise(one for one in calls if one.place == place) for place in places]
         for earlier, later in chain(*pairs):

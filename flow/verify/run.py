@@ -17,14 +17,17 @@ from flow.parking import MESSAGE_ID
 from flow.pipeline import Pipeline
 from flow.plumbing.development import development_topology
 from flow.plumbing.setup import set_up
+from flow.records.url import VARIABLE
 from flow.runner import Runner, RunOptions
 from flow.topology import DEAD_QUEUE
 from flow.verify.bodies import Sample
 from flow.verify.double import Answer, Double
 from flow.verify.history import History
+from flow.verify.mail import MailDouble
 from flow.verify.marks import Marks
+from flow.verify.records import FILE, needed, opened
 from flow.verify.review import WAITING, Review, review
-from flow.verify.surroundings import surroundings
+from flow.verify.surroundings import surroundings, within
 
 BURST = 4  # a part of this size of the messages comes at once
 TOGETHER = 2  # messages that come together after that
@@ -51,12 +54,19 @@ class Plan:
     named: Sequence[str]
     """Variables of settings that are to lead to the double; empty: every URL."""
     answer: Answer
+    optional: Sequence[str] = ()
+    """Paths, or patterns of them, whose calls may fail."""
 
     @property
     def where(self) -> str:
         """The queue that is consumed."""
-        own: str = getattr(self.cls, "queue", ANY_QUEUE)
-        return self.queue or own
+        return where(self.cls, self.queue)
+
+
+def where(cls: type[Pipeline[Any, Any]], queue: str | None) -> str:
+    """Return the queue that *cls* consumes: *queue*, else its own, else any."""
+    own: str = getattr(cls, "queue", ANY_QUEUE)
+    return queue or own
 
 
 async def run(plan: Plan, seed: int) -> Review:
@@ -68,26 +78,34 @@ async def run(plan: Plan, seed: int) -> Review:
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(DevBroker())
         history = History(names(plan), broker.faults.struck)
-        double = Double(history, plan.marks, seed, plan.answer)
+        double = Double(history, plan.marks, seed, plan.answer, plan.optional)
         await stack.enter_async_context(double)
-        around = surroundings(plan.cls, os.environ, double.url, double.port, plan.named)
+        mails = await stack.enter_async_context(MailDouble(history, plan.marks, seed))
+        around = surroundings(plan.cls, os.environ, double.url, double.port, plan.named, mails.port)
+        database = None
+        if needed(plan.cls, os.environ):
+            database, records = await stack.enter_async_context(opened(plan.samples))
+            around.environment.pop(FILE, None)
+            around.environment[VARIABLE] = records
+        stack.enter_context(within(around.environment))
         pipeline = made(plan, around.environment)
         url = BrokerUrl.parse(broker.url())
         await set_up(url, development_topology([plan.where], retry_delay=pipeline.retry_delay))
         broker.watch(history.settle)
         arm(broker, seed, len(plan.samples))
-        runner = Runner(pipeline, url, RunOptions(shutdown_timeout=SHUTDOWN, copy=history.take))
+        options = RunOptions(shutdown_timeout=SHUTDOWN, database=database, copy=history.take)
+        runner = Runner(pipeline, url, options)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(runner.run)
             tasks.start_soon(turn, broker, pipeline.retry_delay)
             await feed(plan, url)
             await quiet(history, len(plan.samples))
-            await late(double)
+            await late(double, mails)
             down = bool(runner.down())
             runner.stop()
             await runner.ended.wait()
             tasks.cancel_scope.cancel()
-        await late(double)
+        await late(double, mails)
         held, parked = contents(broker, history, plan.where)
         return review(
             seed,
@@ -98,6 +116,7 @@ async def run(plan: Plan, seed: int) -> Review:
             unmarked=plan.marks.unmarked,
             redirected=around.redirected,
             down=down,
+            once=plan.cls.claim is not None and plan.cls.claim.unknown == "park",
         )
 
 
@@ -171,11 +190,11 @@ async def quiet(history: History, count: int) -> None:
                 return
 
 
-async def late(double: Double) -> None:
+async def late(*doubles: Double | MailDouble) -> None:
     """Wait for calls that are made after everything is settled."""
     with anyio.move_on_after(SILENCE):
         await anyio.sleep(GRACE)
-        await until(lambda: not double.busy)
+        await until(lambda: not any(double.busy for double in doubles))
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -27,9 +27,33 @@ async def test_a_right_pipeline_passes_under_every_seed(target: str) -> None:
     assert "answered 500" in ended.out
 
 
+async def test_pipelines_with_a_claim_and_of_sqs_pass_and_the_database_of_the_user_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "records.db"
+    named = {"FLOW_DATABASE_URL": f"sqlite:///{file}"}
+    for name in ("confirm", "thank_you", "moderate", "sqs", "crm"):
+        ended = await run_flow("verify", f"pipelines.{name}", "--schedules", "1", **named)
+
+        assert (ended.code, ended.err) == (0, ""), name
+        assert ended.out.endswith(f"{ARRIVED}\n"), name
+        assert re.search(r"^seed 1: 41 messages: \d\d delivered", ended.out, re.MULTILINE), name
+    assert not file.exists()
+
+
+async def test_what_may_fail_is_named() -> None:
+    plain = await run_flow("verify", f"{PLANTED}:Tagging", "--schedules", "1")
+    named = await run_flow("verify", f"{PLANTED}:Tagging", "--schedules", "1", "--optional", "/tag*")
+
+    assert plain.code == 1
+    assert "if that call may fail, name its path with --optional" in plain.out
+    assert (named.code, named.out.endswith(f"{ARRIVED}\n")) == (0, True)
+
+
 EARLY = "acknowledged before the call about them was answered"
 NEVER = "called delivered, but no call about them reached the target"
 FAILED = "called delivered, though the last call about them before that had failed"
+TWICE = "mailed twice, in spite of the claim"
 NOTHING = "called delivered, but nothing called the address in TARGET_URL"
 
 
@@ -43,6 +67,9 @@ NOTHING = "called delivered, but nothing called the address in TARGET_URL"
         ("Half", NEVER, 1),
         ("Half", NEVER, 42),
         ("Forgetting", NOTHING, 7),
+        ("Uncovered", TWICE, 1),
+        ("MailingTwice", TWICE, 1),
+        ("SwallowingMail", FAILED, 1),
     ],
 )
 async def test_a_planted_bug_is_caught_and_its_seed_shows_it_again(

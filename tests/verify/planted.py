@@ -8,8 +8,12 @@ from typing import ClassVar
 import httpx2
 from msgspec import Struct
 
-from flow import Batch, Batching, Message, Pipeline, Reject, Retry, Settings, Unavailable
+from flow import Batch, Batching, Claim, Message, Pipeline, Reject, Retry, Settings, Unavailable
+from flow.records.mailing import of_message
 from flow.schema import ActionMessage
+from flow.targets.letters import Letter
+from flow.targets.mail import MailSettings, MailTarget
+from flow.targets.session import MailSession
 
 
 class TargetSettings(Settings):
@@ -129,6 +133,71 @@ class Blind(Pipeline[ActionMessage]):
 
     async def handle_message(self, message: Message[ActionMessage]) -> None:
         await asyncio.sleep(0)
+
+
+class Mailing(Pipeline[ActionMessage]):
+    """Mails as it is right."""
+
+    queue = "acme.mail"
+    batching = Batching(size=10)
+    claim = Claim(key=lambda message: str(message.body.action_id), unknown="park")
+    settings: MailSettings
+
+    async def handle_batch(self, batch: Batch[ActionMessage]) -> None:
+        async def mail(session: MailSession, message: Message[ActionMessage]) -> None:
+            await self.send(session, batch, message)
+
+        await MailTarget(self.settings).each(batch, mail)
+
+    def letter(self, message: Message[ActionMessage]) -> Letter:
+        target, to = MailTarget(self.settings), of_message(message.body)
+        return target.letter("thank_you", to, {"unsubscribe_link": ""})
+
+    async def send(
+        self, session: MailSession, batch: Batch[ActionMessage], message: Message[ActionMessage]
+    ) -> None:
+        await session.send(self.letter(message), batch.sending(message))
+
+
+class Uncovered(Mailing):
+    """Mails outside of `batch.sending`."""
+
+    async def send(
+        self, session: MailSession, batch: Batch[ActionMessage], message: Message[ActionMessage]
+    ) -> None:
+        await session.send(self.letter(message))
+
+
+class MailingTwice(Mailing):
+    """Mails everybody two times."""
+
+    async def send(
+        self, session: MailSession, batch: Batch[ActionMessage], message: Message[ActionMessage]
+    ) -> None:
+        async with batch.sending(message):
+            await session.send(self.letter(message))
+            await session.send(self.letter(message))
+
+
+class SwallowingMail(Mailing):
+    """Takes a mail that was refused for one that was sent."""
+
+    async def send(
+        self, session: MailSession, batch: Batch[ActionMessage], message: Message[ActionMessage]
+    ) -> None:
+        with suppress(Retry):
+            await super().send(session, batch, message)
+
+
+class Tagging(Calling):
+    """Delivers, and does something more whose failure does not matter."""
+
+    queue = "acme.crm"
+
+    async def handle_message(self, message: Message[ActionMessage]) -> None:
+        await self.deliver([message.body.action_id])
+        with suppress(httpx2.HTTPError):
+            (await self.http.post("/tags", json=[message.body.action_id])).raise_for_status()
 
 
 class Own(Struct):

@@ -74,6 +74,16 @@ def test_an_answer_is_told_by_its_shape(value: object, looks: str | None) -> Non
     assert shape(value) == (looks or '{"id": text, "tries": [number, …], "fine": true or false, "why": null}')
 
 
+@pytest.mark.anyio
+async def test_what_has_no_id_gets_no_answer_of_its_own_and_fails_nothing() -> None:
+    async with running(1) as (_, _, client):
+        listed = await client.post("/contacts", json=[{"name": "x"}, "y", {"id": "one"}])
+        stored = await client.post("/", json={"Entries": [{"Id": "0"}, {"name": "x"}, "y"]})
+
+    assert listed.json() == [{"id": "one", "status": "ok"}]
+    assert [one["Id"] for one in stored.json()["Successful"]] == ["0"]
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_the_plan_is_repeatable_begins_soon_and_opens_no_breaker(seed: int) -> None:
     faults = list(islice(plan(seed), 100))

@@ -8,6 +8,7 @@ from flow.devbroker.message import Message as Stored
 from flow.devbroker.properties import MESSAGE_ID, join
 from flow.outcome import DELIVERED, Decision, Outcome
 from flow.verify.history import Ending, History, Settled
+from flow.verify.mail import PLACE
 from flow.verify.review import Review, review
 
 PARKED = Decision(Outcome.PARKED, "no good")
@@ -39,6 +40,15 @@ def unanswered(history: History) -> None:
     history.begin({0}, "POST /contacts")
 
 
+def optional(ending: Ending) -> Act:
+    def act(history: History) -> None:
+        made = history.begin({0}, "POST /tags")
+        made.optional = True
+        history.end(made, ending)
+
+    return act
+
+
 def answered(history: History) -> None:
     history.end(history.calls[-1], Ending.TAKEN)
 
@@ -50,6 +60,8 @@ def duplicated(history: History) -> None:
 TAKEN, UNTOLD, REFUSED = (call(one, 0) for one in Ending)
 ACK = settle("ack", DELIVERED)
 FOUND = call(Ending.TAKEN, 0, place="POST /search")
+OPTIONAL, OPTIONAL_FAILED = optional(Ending.TAKEN), optional(Ending.REFUSED)
+MAILED, MAIL_UNTOLD = call(Ending.TAKEN, 0, place=PLACE), call(Ending.UNTOLD, 0, place=PLACE)
 SEEN = call(Ending.TAKEN, 9)  # a call that shows that the double is in use
 
 
@@ -63,11 +75,13 @@ SLOW = call(Ending.TAKEN, 0, fault="was slow")
 PARK = settle("ack", PARKED)
 
 
-def judged(*acts: Act, held: dict[int, str] | None = None, parked: tuple[int, ...] = ()) -> Review:
+def judged(
+    *acts: Act, held: dict[int, str] | None = None, parked: tuple[int, ...] = (), once: bool = False
+) -> Review:
     history = History({"m": 0}, [])
     for act in acts:
         act(history)
-    return review(1, history, held or {}, parked, count=1, unmarked=[], redirected=["CRM_URL"])
+    return review(1, history, held or {}, parked, count=1, unmarked=[], redirected=["CRM_URL"], once=once)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +93,7 @@ def judged(*acts: Act, held: dict[int, str] | None = None, parked: tuple[int, ..
         (TAKEN, settle("requeue", DELIVERED), ACK),
         (SEEN, settle("ack", Decision(Outcome.SKIPPED, "a test"))),
         (TAKEN, settle("requeue", DELIVERED), REFUSED, settle("return", RETRYING), ACK),
+        (TAKEN, OPTIONAL_FAILED, ACK),
     ],
 )
 def test_a_message_that_arrived_before_it_was_acknowledged_is_right(acts: tuple[Act, ...]) -> None:
@@ -92,7 +107,13 @@ def test_a_message_that_arrived_before_it_was_acknowledged_is_right(acts: tuple[
         ((ACK, TAKEN), "acknowledged before the call about them was answered"),
         ((unanswered, ACK, answered), "acknowledged before the call about them was answered"),
         ((REFUSED, ACK), "called delivered, though the last call about them before that had failed"),
-        ((FOUND, REFUSED, ACK), "called delivered, though the last call about them before that had failed"),
+        (
+            (FOUND, REFUSED, ACK),
+            "called delivered, though the last call about them before that had failed, and only one to"
+            " another path had not (if that call may fail, name its path with --optional)",
+        ),
+        ((REFUSED, unanswered, ACK, answered), "acknowledged before the call about them was answered"),
+        ((OPTIONAL, ACK), "called delivered, but no call about them reached the target"),
         ((UNTOLD, ACK), "called delivered, though the last call about them before that had failed"),
         ((ACK,), "called delivered, but nothing called the address in CRM_URL"),
         ((SEEN,), "lost: neither settled nor in a queue"),
@@ -142,6 +163,22 @@ def test_the_cause_of_a_second_delivery_is_found(acts: tuple[Act, ...], cause: s
 def test_a_refused_call_and_one_to_another_path_are_no_second_delivery() -> None:
     assert judged(FOUND, TAKEN, ACK).twice == []
     assert judged(REFUSED, settle("reject", RETRYING), TAKEN, ACK).twice == []
+
+
+@pytest.mark.parametrize("mailed", [MAILED, MAIL_UNTOLD])
+def test_two_mails_under_a_claim_are_wrong_and_two_calls_are_not(mailed: Act) -> None:
+    (found,) = judged(mailed, MAILED, ACK, once=True).wrong
+    called, unclaimed = judged(TAKEN, TAKEN, ACK, once=True), judged(mailed, MAILED, ACK)
+
+    assert found.sentence.startswith("mailed twice, in spite of the claim (")
+    assert (called.wrong, len(called.twice)) == ([], 1)
+    assert (unclaimed.wrong, len(unclaimed.twice)) == ([], 1)
+
+
+def test_what_nobody_knows_is_rightly_parked() -> None:
+    unknown = Decision(Outcome.PARKED, "outcome unknown")
+
+    assert judged(MAIL_UNTOLD, settle("ack", unknown), parked=(0,), once=True).wrong == []
 
 
 def test_calls_that_speak_of_nobody_leave_it_open_what_arrived() -> None:
