@@ -156,8 +156,7 @@ class Runner:
     async def _work(self) -> None:
         if self._journal is None:
             log.info(
-                "%s: nothing guards against messages that crash the process: "
-                "FLOW_STATE_DIR or FLOW_DATABASE_URL would",
+                "%s: without FLOW_STATE_DIR or a database no message that crashes the process is parked",
                 self.pipeline.name,
             )
         pipeline = self.pipeline
