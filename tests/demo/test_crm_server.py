@@ -86,8 +86,8 @@ def test_it_prints_the_settings_that_are_not_known(given: dict[str, str], printe
     command = [sys.executable, "-m", "flow.demo.crm_server"]
     with subprocess.Popen(command, env=bare | given, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
-        first = running.stdout.readline()
-        running.send_signal(signal.SIGINT)
-        lines = [first, *running.stdout]
+        lines = [running.stdout.readline() for _ in printed]
+        running.terminate()
+        lines += running.stdout
 
     assert [line.partition("=")[0] for line in lines] == printed
