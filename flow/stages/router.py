@@ -34,9 +34,7 @@ class Router:
         deliverer = self._only or self._chosen(message)
         key: Hashable = pipeline.batch_key(message) if self._keyed else None
         weight = 0 if deliverer.options.weight is None else deliverer.options.weigh(message)
-        if (
-            message.state is not State.RUNNING
-        ):  # a drain gave it back, and handling went on although cancelled
+        if message.state is not State.RUNNING:  # a drain gave it back, and its handler went on nevertheless
             return
         if not message.origin.alive:
             hash(key)  # nothing may fail once another delivery took its place
