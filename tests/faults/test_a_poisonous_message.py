@@ -61,8 +61,9 @@ async def test_it_is_not_started_while_its_start_cannot_be_noted(
     """The database goes away after the redelivery was looked up, and before its start."""
     told = {"FLOW_DATABASE_URL": postgresql_url}
     ids = await world.ledger.publish(2)
+    held = {"SINK_HANGS_AT": "1", "SINK_SLOW_AT": "2", "SINK_SLOW": "600"}  # neither reaches a batch
     for _ in range(3):  # so that both are suspects
-        killed = await world.run("Batches", SINK_HANGS_AT="1", **told)
+        killed = await world.run("Batches", **held, **told)
         await killed.says("consumes acme.crm")
         await shows(world, killed, 'flow_unsettled{pipeline="batches",queue="acme.crm"} 2.0')
         killed.signal(signal.SIGKILL)
