@@ -56,16 +56,21 @@ async def running(amqp_url: str) -> AsyncIterator[Start]:
             runner.stop()
 
 
-def published(metrics: PipelineMetrics) -> dict[str, int]:
-    return {outcome: count for outcome, count in metrics.published.items() if count}
-
-
-async def test_a_confirmed_copy_in_the_park_is_counted(queues: Queues, running: Start) -> None:
+async def hopeless(queues: Queues) -> None:
+    """Make a queue with a message that nobody can read, and the park for it."""
     await queues.make("ids")
     await queues.make(DEAD_QUEUE)
     await queues.channel.exchange_declare(PARK_EXCHANGE, exchange_type="fanout", durable=True)
     await queues.channel.queue_bind(DEAD_QUEUE, PARK_EXCHANGE)
     await queues.fill("ids", [b"{"])
+
+
+def published(metrics: PipelineMetrics) -> dict[str, int]:
+    return {outcome: count for outcome, count in metrics.published.items() if count}
+
+
+async def test_a_confirmed_copy_in_the_park_is_counted(queues: Queues, running: Start) -> None:
+    await hopeless(queues)
 
     runner = running()
     await until(lambda: runner.account.parked == 1)
@@ -76,11 +81,7 @@ async def test_a_confirmed_copy_in_the_park_is_counted(queues: Queues, running: 
 async def test_what_is_logged_of_a_parked_message_finds_it_in_the_park(
     queues: Queues, running: Start, amqp_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await queues.make("ids")
-    await queues.make(DEAD_QUEUE)
-    await queues.channel.exchange_declare(PARK_EXCHANGE, exchange_type="fanout", durable=True)
-    await queues.channel.queue_bind(DEAD_QUEUE, PARK_EXCHANGE)
-    await queues.fill("ids", [b"{"])
+    await hopeless(queues)
 
     runner = running()
     await until(lambda: runner.account.parked == 1)
